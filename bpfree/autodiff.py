@@ -1,0 +1,130 @@
+"""Differentiation on TensorFlow and JAX; with `tuning/population.py` the only code that names a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+elif BACKEND == "jax":
+    import jax
+else:
+    raise ImportError(
+        f"bpfree runs on the Keras backends tensorflow and jax, received {BACKEND!r}: "
+        "set KERAS_BACKEND to one of them."
+    )
+
+
+def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """The gradient ∂ function(at) / ∂ at of a scalar function of one tensor.
+
+    Args:
+        function: maps a tensor to a scalar.
+        at: the point, a float tensor of any shape. Nothing flows into what it was computed from.
+
+    Returns:
+        A tensor of the shape of `at`; zeros where the function does not depend on it.
+    """
+    at = keras.ops.stop_gradient(at)
+    if BACKEND == "jax":
+        return jax.grad(function)(at)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(at)
+        value = function(at)
+    return tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def gradients(
+    function: Callable[..., Tensor],
+    variables: Sequence[keras.Variable],
+    state: Sequence[keras.Variable] = (),
+    jit_compile: bool = True,
+) -> Callable[..., list[Tensor]]:
+    """Compiles ∂ function(*arguments) / ∂ variables, which leaves every variable as it was.
+
+    Args:
+        function: computes a scalar from tensors, reading the variables.
+        variables: those to differentiate by.
+        state: every other variable that the function reads or assigns (statistics, seeds, feedback):
+            what it assigns to them is dropped.
+        jit_compile: whether XLA compiles it.
+
+    Returns:
+        A function `(*arguments, state=None)` that returns one gradient per variable, zeros where the
+        function does not depend on it. `state` optionally stands in for the state's present values.
+    """
+    if BACKEND == "jax":
+        return _jax_gradients(function, variables, state, jit_compile)
+    return _tensorflow_gradients(function, variables, state, jit_compile)
+
+
+def jvp(
+    function: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Any, Any]:
+    """Forward mode: the value of the function and its directional derivative along the tangents.
+
+    Args:
+        function: a function of as many tensors as there are primals.
+        primals: the point.
+        tangents: the direction, of the primals' shapes and types.
+
+    Returns:
+        `(function(*primals), Σ_i ∂function/∂primal_i · tangent_i)`, in one forward pass.
+    """
+    if BACKEND == "jax":
+        return jax.jvp(function, tuple(primals), tuple(tangents))
+    primals = [tf.convert_to_tensor(primal) for primal in primals]
+    with tf.autodiff.ForwardAccumulator(primals, list(tangents)) as accumulator:
+        value = function(*primals)
+    return value, accumulator.jvp(value, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def isolated(variables: Sequence[keras.Variable]) -> keras.StatelessScope:
+    """A scope in which the variables keep their present values outside, whatever is assigned inside."""
+    return _scope((variable, variable.value) for variable in variables)
+
+
+def _scope(mapping) -> keras.StatelessScope:
+    return keras.StatelessScope(state_mapping=list(mapping), initialize_variables=False)
+
+
+def _jax_gradients(function, variables, state, jit_compile):
+    def value(values, state_values, arguments):
+        with _scope([*zip(variables, values), *zip(state, state_values)]):
+            return function(*arguments)
+
+    compiled = jax.grad(value)
+    if jit_compile:
+        compiled = jax.jit(compiled)
+
+    def call(*arguments, state_values=None):
+        if state_values is None:
+            state_values = [variable.value for variable in state]
+        return compiled([variable.value for variable in variables], state_values, arguments)
+
+    return call
+
+
+def _tensorflow_gradients(function, variables, state, jit_compile):
+    @tf.function(jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+    def compiled(arguments, state_values):
+        with tf.GradientTape() as tape, _scope(zip(state, state_values)):
+            value = function(*arguments)
+        return tape.gradient(
+            value,
+            [variable.value for variable in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def call(*arguments, state_values=None):
+        if state_values is None:
+            state_values = [tf.convert_to_tensor(variable.value) for variable in state]
+        return compiled(arguments, state_values)
+
+    return call

@@ -1,0 +1,276 @@
+"""Learner: a Keras model that trains a BlockNetwork by a learning rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from bpfree import losses, rules
+from bpfree.gradients import GradientFunctions
+from bpfree.network import BlockNetwork
+from bpfree.rules.trace import Batch
+from bpfree.seeds import fresh
+
+
+@keras.saving.register_keras_serializable("bpfree")
+class Learner(keras.Model):
+    """Trains `network` by `rule` with Keras's own training step.
+
+    The objective has the task loss's value and the surrogates' gradient,
+
+        sg(task) + (s − sg(s)),    s = Σ_l surrogate_l + head's surrogate + regularisers
+
+    so the logged `loss` is the task loss, comparable between rules; regularisers are logged as `reg`.
+    `compile`, `fit`, `evaluate`, `predict` and `save` are Keras's; `predict` returns scores (logits).
+
+    Args:
+        network: a BlockNetwork.
+        rule: a rule, its name or its spec string, e.g. `"dfa"` or `"ll:loss=mse"`.
+        weight_decay: λ ≥ 0, adds `λ/2 Σ K²` over all kernels to the regularisers, alike for every
+            rule and optimizer. None leaves it out of the program.
+        seed: the run's seed, from which the rule derives its own if it has none. None: from Python's
+            random state.
+
+    Raises:
+        UserError: if the rule cannot train this network.
+    """
+
+    def __init__(
+        self,
+        network: BlockNetwork,
+        rule: str | rules.Rule = "bp",
+        weight_decay: float | None = None,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        # Keras would cast targets and weights to half precision along with the inputs.
+        super().__init__(**{**kwargs, "autocast": False})
+        self.network = network
+        self.rule = rules.get(rule)
+        self.seed = fresh() if seed is None else seed
+        if self.rule.seed is None:
+            self.rule.seed = self.seed
+        self.weight_decay = weight_decay
+        self.rule.check(network)
+        self._gradient_functions = GradientFunctions(self)
+
+    def build(self, input_shape) -> None:
+        """Builds network, rule and the weight of the weight decay.
+
+        Args:
+            input_shape: with a batch axis, of any size; a pair (inputs, targets) means the first.
+        """
+        if isinstance(input_shape[0], Sequence):
+            input_shape = input_shape[0]
+        shape = (None, *input_shape[1:])
+        self._shape = shape
+        if not self.network.built:
+            self.network.build(shape)
+        self.build_rule(self.rule)
+        if self.network.fw_init == "aligned":
+            self.rule.align(self.network)
+        if self.weight_decay is not None:
+            self.decay = self.add_weight(
+                name="weight_decay",
+                shape=(),
+                initializer=keras.initializers.Constant(self.weight_decay),
+                trainable=False,
+            )
+        if self.losses or self.weight_decay is not None:
+            self.reg = keras.metrics.Mean("reg")
+
+    def build_rule(self, rule: rules.Rule) -> None:
+        """Checks a rule against the built network and builds it, unless it is built."""
+        if not rule.built:
+            rule.check(self.network)
+            outputs = self.network.compute_output_shape(self._shape)[-1]
+            rule.build(self.network, self._shape, outputs)
+
+    def compile(self, optimizer="adam", loss=None, **kwargs) -> None:
+        """Keras's compile; the loss is made to take logits, see `bpfree.losses.get`."""
+        super().compile(optimizer=optimizer, loss=losses.get(loss), **kwargs)
+        self._gradient_functions = GradientFunctions(self)
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def train_step(self, *arguments):
+        """Keras's own step, with labels and weights handed to the rule beside the inputs."""
+        *state, data = arguments
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        inputs = (x, y) if weights is None else (x, y, weights)
+        scaled = [
+            (index, multiplier)
+            for index, variable in enumerate(self.trainable_variables)
+            if (multiplier := self.rule.lr_multiplier(variable)) != 1.0
+        ]
+        if not scaled:
+            return super().train_step(*state, (inputs, y, weights))
+        # JAX hands the values over and gets them back; TensorFlow's variables hold them.
+        before = list(state[0][0]) if state else [v + 0 for v in self.trainable_variables]
+        result = super().train_step(*state, (inputs, y, weights))
+        return self._scale_steps(result, before, scaled)
+
+    def _scale_steps(self, result, before, scaled):
+        """The step's result with `v ← before + m (v − before)` for the variables in `scaled`."""
+        if not isinstance(result, tuple):
+            for index, multiplier in scaled:
+                variable = self.trainable_variables[index]
+                variable.assign(before[index] + multiplier * (variable - before[index]))
+            return result
+        logs, (values, *state) = result
+        values = list(values)
+        for index, multiplier in scaled:
+            values[index] = before[index] + multiplier * (values[index] - before[index])
+        return logs, (values, *state)
+
+    def call(self, inputs, training=False):
+        """Scores of inputs x; in training, of a batch (x, y[, weights]), the rule's whole lesson."""
+        if not isinstance(inputs, (tuple, list)):
+            return self.rule.predict(self.network, inputs)
+        if not training:
+            return self.rule.predict(self.network, inputs[0])
+        surrogates, outputs = self._lesson(self.rule, *inputs)
+        return {"outputs": outputs, "surrogate": sum(surrogates)}
+
+    def objective(self, rule: rules.Rule, batch, training: bool = True):
+        """The scalar whose gradient a step follows: the rule's surrogates and the regularisers.
+
+        Args:
+            rule: built on this learner's network.
+            batch: `(x, y)` or `(x, y, weights)`.
+            training: False puts dropout and batch statistics into inference mode.
+        """
+        surrogates, _ = self._lesson(rule, *batch, training=training)
+        regularizer = self._regularizer()
+        return sum(surrogates) + (0.0 if regularizer is None else regularizer)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The task loss; in training, its value with the surrogates' gradient."""
+        lesson = y_pred if isinstance(y_pred, dict) else {"outputs": y_pred}
+        task = self._task_loss(y, lesson["outputs"], sample_weight)
+        regularizer = self._regularizer()
+        if regularizer is not None:
+            self.reg.update_state(regularizer)
+        if "surrogate" not in lesson:
+            return task
+        surrogate = lesson["surrogate"] + self._untouched()
+        if regularizer is not None:
+            surrogate = surrogate + regularizer
+        return _with_gradient_of(task, surrogate)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        outputs = y_pred["outputs"] if isinstance(y_pred, dict) else y_pred
+        return super().compute_metrics(x, y, outputs, sample_weight)
+
+    def _lesson(self, rule, x, y, weights=None, training=True):
+        if weights is None:
+            weights = ops.ones((ops.shape(x)[0],), "float32")
+        batch = Batch(x, y, self._weights(weights), lambda o, w: self._task_loss(y, o, w), training)
+        rule.before_step(self.network, batch)
+        return rule.lesson(self.network, batch)
+
+    def _weights(self, weights):
+        weights = ops.reshape(ops.cast(weights, "float32"), (-1,))
+        if self.loss.reduction == "mean_with_sample_weight":
+            weights = weights / ops.mean(weights)
+        return weights
+
+    def _task_loss(self, y, outputs, weights):
+        return self.loss(y, ops.cast(outputs, "float32"), sample_weight=weights)
+
+    def _regularizer(self):
+        """All regularisers' sum, or None where there are none."""
+        terms = [ops.cast(term, "float32") for term in self.losses]
+        if self.weight_decay is not None:
+            kernels = [v for v in self.trainable_variables if v.name == "kernel"]
+            terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))
+        return sum(terms) if terms else None
+
+    def _untouched(self):
+        """0, with a zero gradient for every variable: TensorFlow's would otherwise be None.
+
+        One entry of each suffices, and costs nothing.
+        """
+        return sum(
+            0.0 * ops.cast(ops.reshape(variable, (-1,))[0], "float32")
+            for variable in self.trainable_variables
+        )
+
+    # -- looking inside -------------------------------------------------------------------------
+
+    def gradients(
+        self,
+        x,
+        y,
+        sample_weight=None,
+        rule: str | rules.Rule | None = None,
+        training: bool = True,
+        seed: int | None = None,
+    ) -> list:
+        """What the next step would hand to the optimizer, without taking it: changes no state.
+
+        Args:
+            x: inputs (N, …).
+            y: targets.
+            sample_weight: shape (N,), or None.
+            rule: another rule on the same weights, e.g. `"bp"` as the reference for alignment.
+            training: whether dropout and batch statistics are in training mode.
+            seed: draws dropout masks from this seed instead of the model's present random state.
+
+        Returns:
+            One gradient per entry of `trainable_variables`; zeros, never None.
+        """
+        batch = [ops.convert_to_tensor(part) for part in (x, y, sample_weight) if part is not None]
+        return self._gradient_functions(batch, rule, training, seed)
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def save_own_variables(self, store) -> None:
+        """Keras's, and the random states, which Keras leaves out: dropout goes on where it was."""
+        super().save_own_variables(store)
+        for index, variable in enumerate(_random_states(self)):
+            store[f"random_state_{index}"] = np.asarray(variable)
+
+    def load_own_variables(self, store) -> None:
+        states = {key: store[key] for key in store.keys() if key.startswith("random_state_")}
+        super().load_own_variables({key: store[key] for key in store.keys() if key not in states})
+        for index, variable in enumerate(_random_states(self)):
+            if f"random_state_{index}" in states:
+                variable.assign(states[f"random_state_{index}"])
+
+    def get_config(self) -> dict:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "network": serialize(self.network),
+            "rule": serialize(self.rule),
+            "weight_decay": self.weight_decay,
+            "seed": self.seed,
+        }
+
+    def compile_from_config(self, config) -> None:
+        """Compiles a loaded learner; Keras does so only where `compile` is its own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        for part in ("network", "rule"):
+            config[part] = deserialize(config[part], custom_objects)
+        return cls(**config)
+
+
+def _with_gradient_of(value, surrogate):
+    # In this order: (value + s) - s would lose the value's digits where s is large.
+    return ops.stop_gradient(value) + (surrogate - ops.stop_gradient(surrogate))
+
+
+def _random_states(model) -> list:
+    """The variables that are neither weights nor metrics: the seed generators' states."""
+    known = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [variable for variable in model.variables if id(variable) not in known]

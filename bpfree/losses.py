@@ -1,0 +1,93 @@
+"""Compiled losses: any Keras loss as a batch mean of scores, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+
+from bpfree.errors import UserError
+
+_NEED_PROBABILITIES = ("KLDivergence", "Poisson")
+
+
+@keras.saving.register_keras_serializable("bpfree")
+class FunctionLoss(keras.losses.Loss):
+    """A user's own function `(y_true, y_pred) -> losses per example`, as a Loss that averages them.
+
+    Args:
+        function: must be registered with Keras to be saved with a model.
+    """
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**{"name": getattr(function, "__name__", "loss"), **kwargs})
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true, y_pred)
+
+    def get_config(self):
+        function = keras.saving.serialize_keras_object(self.function)
+        return {**super().get_config(), "function": function}
+
+    @classmethod
+    def from_config(cls, config):
+        config["function"] = keras.saving.deserialize_keras_object(config["function"])
+        return cls(**config)
+
+
+def get(identifier: Any) -> keras.losses.Loss:
+    """The loss as one of scores (logits), averaged over the batch.
+
+    Args:
+        identifier: a Keras loss's name, its function, a Loss, its configuration, or an own function
+            of scores. A loss that would expect probabilities is made to take logits.
+
+    Raises:
+        UserError: for an unknown name, a loss that needs probabilities and has no `from_logits`, one
+            that is not a batch mean, or several losses.
+    """
+    loss = _resolve(identifier)
+    if loss.reduction not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+        raise UserError(
+            f"A loss must be a mean over the batch, received {loss.name!r} with reduction="
+            f"{loss.reduction!r}: use reduction='sum_over_batch_size'."
+        )
+    if type(loss).__name__ in _NEED_PROBABILITIES:
+        raise UserError(
+            f"Networks put out scores (logits), and {type(loss).__name__} needs probabilities: "
+            "use a cross entropy, or a function of scores of your own."
+        )
+    config = loss.get_config()
+    if config.get("from_logits") is False:
+        loss = type(loss).from_config({**config, "from_logits": True})
+    return loss
+
+
+def _resolve(identifier) -> keras.losses.Loss:
+    if isinstance(identifier, keras.losses.Loss):
+        return identifier
+    if identifier is None or isinstance(identifier, (list, tuple)):
+        raise UserError(
+            f"A learner is compiled with one loss, received {identifier!r}: "
+            "name one, e.g. loss='sparse_categorical_crossentropy'."
+        )
+    try:
+        found = keras.losses.get(identifier)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"Unknown loss {identifier!r}: name a Keras loss, e.g. 'categorical_crossentropy'."
+        ) from error
+    if isinstance(found, keras.losses.Loss):
+        return found
+    return _class_of(found) or FunctionLoss(found)
+
+
+def _class_of(function) -> keras.losses.Loss | None:
+    """The Keras Loss that wraps this Keras loss function, or None for a user's own."""
+    for member in vars(keras.losses).values():
+        if inspect.isclass(member) and issubclass(member, keras.losses.Loss):
+            if member is not keras.losses.Loss and getattr(member(), "fn", None) is function:
+                return member()
+    return None

@@ -1,0 +1,192 @@
+"""BlockNetwork: a chain of blocks and a head, cut between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from bpfree.errors import UserError
+
+_OUTPUT_ACTIVATIONS = {"softmax", "sigmoid"}
+
+
+@keras.saving.register_keras_serializable("bpfree")
+class BlockNetwork(keras.Model):
+    """`outputs = head(block_L(… block_1(x)))`: the network that every rule trains.
+
+    A block is the unit that learns from one surrogate; inside it gradients flow, between blocks
+    they are stopped when a rule asks for it. The head returns pre-activations (logits).
+
+    Args:
+        blocks: the hidden layers, in order; each any Keras layer.
+        head: one layer that maps the last block's activation to the outputs, shape (N, D).
+        problem_type: `"classification"` or `"reconstruction"`: what the outputs are meant for.
+        activation: the hidden activation's name, or None if unknown; rules check it.
+        fw_init: the forward initialiser's name, or None if unknown; `aligned` asks the rule to set
+            the forward weights from its feedback.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[keras.layers.Layer],
+        head: keras.layers.Layer,
+        problem_type: str = "classification",
+        activation: str | None = None,
+        fw_init: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.blocks = list(blocks)
+        self.head = head
+        self.problem_type = problem_type
+        self.activation = activation
+        self.fw_init = fw_init
+
+    def build(self, input_shape):
+        """Builds every block that is not built yet, and records the shapes of their activations."""
+        shape = (None, *input_shape[1:])
+        self.hidden_shapes = []
+        for block in self.blocks:
+            _build(block, shape)
+            shape = block.compute_output_shape(shape)
+            self.hidden_shapes.append(tuple(shape))
+        _build(self.head, shape)
+
+    def compute_output_shape(self, input_shape):
+        shape = input_shape
+        for layer in [*self.blocks, self.head]:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def trace(self, x, training: bool = False, cut: bool = True) -> list:
+        """All activations of one forward pass.
+
+        Args:
+            x: inputs, shape (N, …).
+            training: whether dropout and batch statistics are in training mode.
+            cut: whether gradients stop at every block's (and the head's) input.
+
+        Returns:
+            `[h_1, …, h_L, outputs]`; the outputs are pre-activations (N, D) in float32.
+        """
+        activations = []
+        for block in self.blocks:
+            activation = block(x, training=training)
+            activations.append(activation)
+            x = ops.stop_gradient(activation) if cut else activation
+        return [*activations, ops.cast(self.head(x, training=training), "float32")]
+
+    def call(self, inputs, training=False):
+        return self.trace(inputs, training=training, cut=False)[-1]
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "blocks": [serialize(block) for block in self.blocks],
+            "head": serialize(self.head),
+            "problem_type": self.problem_type,
+            "activation": self.activation,
+            "fw_init": self.fw_init,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        config["blocks"] = [deserialize(block, custom_objects) for block in config["blocks"]]
+        config["head"] = deserialize(config["head"], custom_objects)
+        return cls(**config)
+
+    @classmethod
+    def from_sequential(cls, model: keras.Sequential, **kwargs) -> BlockNetwork:
+        """A user's own `keras.Sequential` as a BlockNetwork, sharing its layers and weights.
+
+        It is cut before every layer that owns a kernel; what stands in front of the first such layer
+        belongs to the first block, and the last such layer begins the head. A softmax or sigmoid at
+        the end is taken off, since outputs are logits here.
+
+        Args:
+            model: a Sequential with at least two layers that own a kernel.
+            **kwargs: `problem_type` and what else the constructor takes.
+
+        Raises:
+            UserError: if there are fewer than two such layers, or the output has an activation other
+                than linear, softmax or sigmoid.
+        """
+        if not isinstance(model, keras.Sequential):
+            raise UserError(
+                f"from_sequential cuts a keras.Sequential, received a {type(model).__name__}: "
+                "pass BlockNetwork(blocks, head) the blocks of another model yourself."
+            )
+        segments = _segments(_without_output_activation(model))
+        if len(segments) < 2:
+            raise UserError(
+                "A network to be cut needs at least two layers with a kernel (a block and a head), "
+                f"received {len(segments)} in {model.name!r}: add a hidden layer."
+            )
+        *blocks, head = [part[0] if len(part) == 1 else keras.Sequential(part) for part in segments]
+        network = cls(blocks, head, **{"activation": _common_activation(segments[:-1]), **kwargs})
+        if model.built:
+            network.build(model.input_shape)
+        return network
+
+
+def _build(layer, shape):
+    # Keras forbids building a layer twice, and a user's own model may come built.
+    if not layer.built:
+        layer.build(shape)
+
+
+def _owns_kernel(layer) -> bool:
+    """Whether the layer trains a weight matrix; asked before building, when no kernel exists yet."""
+    return hasattr(layer, "kernel_initializer") or hasattr(layer, "depthwise_initializer")
+
+
+def _segments(layers) -> list[list]:
+    """The layers in groups, a new one before each layer that owns a kernel but the first."""
+    segments: list[list] = [[]]
+    for layer in layers:
+        if _owns_kernel(layer) and any(map(_owns_kernel, segments[-1])):
+            segments.append([])
+        segments[-1].append(layer)
+    return segments if any(map(_owns_kernel, segments[-1])) else []
+
+
+def _activation_name(layer) -> str | None:
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    function = getattr(layer, "activation", None)
+    return getattr(function, "__name__", None)
+
+
+def _without_output_activation(model) -> list:
+    """The model's layers with a final softmax or sigmoid taken off."""
+    *layers, last = model.layers
+    name = _activation_name(last)
+    if name in (None, "linear"):
+        return [*layers, last]
+    if name not in _OUTPUT_ACTIVATIONS:
+        raise UserError(
+            f"The output layer must be linear (a final softmax or sigmoid is taken off), "
+            f"received activation {name!r} in {last.name!r}: move it into the loss."
+        )
+    if not _owns_kernel(last):
+        return layers
+    linear = type(last).from_config({**last.get_config(), "activation": "linear"})
+    if last.built:
+        linear.build(last.input.shape)
+        linear.set_weights(last.get_weights())
+    return [*layers, linear]
+
+
+def _common_activation(segments) -> str | None:
+    """The activation that all blocks share, or None."""
+    names = {
+        name
+        for segment in segments
+        for layer in segment
+        if (name := _activation_name(layer)) not in (None, "linear")
+    }
+    return names.pop() if len(names) == 1 else None

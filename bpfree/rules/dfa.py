@@ -1,0 +1,56 @@
+"""dfa: direct feedback alignment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from keras import ops
+
+from bpfree.autodiff import isolated
+from bpfree.rules.projection import ProjectionRule
+from bpfree.rules.trace import Batch, Trace
+
+
+class DirectFeedbackAlignment(ProjectionRule):
+    """Direct feedback alignment: the output error, projected to every block.
+
+        ∂L/∂h_l ← s · e F_lᵀ        surrogate  s Σ_{n,i} sg(e F_lᵀ)_{ni} h_{l,ni}
+
+    with e = ∂L/∂outputs (N, D), which carries the example weights and 1/N, for any loss L. Gradients
+    stop at every block's input and at e.
+
+    Args:
+        bw_init, signal_scale: see `ProjectionRule`.
+        recompute: run the forward pass twice. No activation has to wait for the error then, so the
+            step's memory does not grow with depth, at no more FLOPs than backpropagation. The first
+            pass changes no state; both draw the same dropout masks.
+
+    Source: Nøkland 2016, https://arxiv.org/abs/1609.01596, equation 7.
+    """
+
+    name = "dfa"
+
+    def __init__(
+        self,
+        bw_init: str = "ortho",
+        signal_scale: float = 1.0,
+        recompute: bool = False,
+        **kwargs,
+    ):
+        super().__init__(bw_init, signal_scale, **kwargs)
+        self.recompute = recompute
+
+    def surrogates(self, trace: Trace) -> list:
+        return self.send([trace.error] * len(trace.blocks), trace.activations)
+
+    def lesson(self, network, batch: Batch) -> tuple[list, Any]:
+        if not self.recompute:
+            return super().lesson(network, batch)
+        with isolated(network.variables):
+            error = self.trace(network, batch).error
+        # Without a dependency of the second pass on the first one's end, XLA would merge the two.
+        late = batch.x + ops.cast(0 * ops.sum(error), batch.x.dtype)
+        trace = self.trace(network, replace(batch, x=late))
+        surrogates = self.send([error] * len(trace.blocks), trace.activations)
+        return [*surrogates, batch.task_loss(trace.outputs)], trace.outputs

@@ -1,0 +1,85 @@
+"""ProjectionRule: the base of rules that project with fixed random feedback matrices."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from bpfree.layers.projection import RandomProjection, check_initializer
+from bpfree.rules.rule import Rule
+from bpfree.seeds import derive, fresh
+
+
+class ProjectionRule(Rule):
+    """Owns a fixed random matrix F_l (n_l, D) per block and a scale s for the blocks' signals.
+
+    Args:
+        bw_init: feedback initialiser: `ortho lecun glorot he uniform`; see `RandomProjection`.
+        signal_scale: s, any float: multiplies every block's surrogate. Under Adam it changes nothing
+            but the weight of ε and of decay; it matters under SGD.
+
+    Raises:
+        UserError: for an unknown initialiser.
+    """
+
+    projects = True
+
+    def __init__(self, bw_init: str = "ortho", signal_scale: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        check_initializer(bw_init)
+        self.bw_init = bw_init
+        self.signal_scale = signal_scale
+
+    def build(self, network, input_shape, outputs: int) -> None:
+        seed = fresh() if self.seed is None else self.seed
+        self.projections = []
+        for index, shape in enumerate(network.hidden_shapes):
+            projection = RandomProjection(
+                outputs, self.bw_init, derive(seed, "feedback", index), name=f"feedback_{index + 1}"
+            )
+            projection.build(shape)
+            self.projections.append(projection)
+        self.scale = self.add_weight(
+            name="signal_scale",
+            shape=(),
+            initializer=keras.initializers.Constant(self.signal_scale),
+            trainable=False,
+            dtype="float32",
+        )
+
+    @property
+    def feedback(self) -> list:
+        """`[F_1, …, F_L]`: one non-trainable weight (n_l, D) per block."""
+        return [projection.kernel for projection in self.projections]
+
+    def send(self, signals: list, activations: list) -> list:
+        """Surrogates that move each h_l against its signal: `s Σ sg(signal_l F_lᵀ) · h_l`.
+
+        Args:
+            signals: per block, shape (N, D), with weights and 1/N in it.
+            activations: `[h_1, …, h_L]`.
+        """
+        return [
+            self.scale
+            * ops.sum(ops.stop_gradient(projection.back(signal, h)) * ops.cast(h, "float32"))
+            for projection, signal, h in zip(self.projections, signals, activations, strict=True)
+        ]
+
+    def align(self, network) -> None:
+        """Sets K_l = F_{l−1} F_lᵀ for l ≥ 2 and the head's K = F_L; K_1 stays as it is.
+
+        Hidden kernels then have rank D at most. Source: Refinetti et al. 2021,
+        https://arxiv.org/abs/2011.12428, section 3 (weight alignment).
+        """
+        before = None
+        for block, feedback in zip(network.blocks, self.feedback, strict=True):
+            if before is not None:
+                kernel(block).assign(ops.matmul(before, ops.transpose(feedback)))
+            before = feedback
+        kernel(network.head).assign(before)
+
+
+def kernel(layer) -> keras.Variable:
+    """The one trainable matrix named `kernel` in a layer, or in a layer's sublayers."""
+    (found,) = [weight for weight in layer.trainable_weights if weight.name == "kernel"]
+    return found

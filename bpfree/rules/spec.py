@@ -1,0 +1,86 @@
+"""Spec strings: `dfa`, `ll:loss=mse`, `dfa:recompute=true,signal_scale=0.1`."""
+
+from __future__ import annotations
+
+import difflib
+from ast import literal_eval
+from typing import Any
+
+from bpfree.errors import UserError
+from bpfree.rules.rule import REGISTRY, Rule
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def names() -> list[str]:
+    """Every registered rule."""
+    return sorted(REGISTRY)
+
+
+def aliases() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every further name, with the rule and the options it stands for."""
+    return {
+        alias: (name, options)
+        for name, rule in REGISTRY.items()
+        for alias, options in vars(rule).get("aliases", {}).items()
+    }
+
+
+def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
+    """The rule's class and the options that a spec string names.
+
+    Raises:
+        UserError: for an unknown rule or option, or a part that is not `option=value`.
+    """
+    name, _, text = spec.partition(":")
+    options: dict[str, Any] = {}
+    if name in aliases():
+        name, preset = aliases()[name]
+        options.update(preset)
+    if name not in REGISTRY:
+        choices = [*names(), *sorted(aliases())]
+        near = difflib.get_close_matches(name, choices, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}."
+        raise UserError(f"Unknown rule {name!r}: {hint}")
+    rule = REGISTRY[name]
+    known = [option for option in rule.options() if option != "seed"]
+    for part in text.split(",") if text else []:
+        option, equals, value = part.partition("=")
+        if not equals or option not in known:
+            raise UserError(
+                f"Rule {name!r} does not understand {part!r} in {spec!r}: write option=value, "
+                f"with an option among {', '.join(known) or '(it has none)'}."
+            )
+        options[option] = _value(value)
+    return rule, options
+
+
+def get(spec: str | Rule, **options) -> Rule:
+    """A rule from its name, its spec string, or itself.
+
+    Args:
+        spec: e.g. `"dfa"`, `"ll:loss=mse"`, or a Rule, which is returned as it is.
+        **options: constructor arguments; those in the spec string take precedence. Options that the
+            rule does not have are an error.
+
+    Raises:
+        UserError: for an unknown rule or option, or a value that the rule refuses.
+    """
+    if isinstance(spec, Rule):
+        return spec
+    if not isinstance(spec, str):
+        raise UserError(f"A rule is a name, a spec string or a Rule, received {spec!r}.")
+    rule, parsed = parse(spec)
+    unknown = set(options) - set(rule.options())
+    if unknown:
+        raise UserError(f"Rule {rule.name!r} has no option {', '.join(sorted(unknown))}.")
+    return rule(**{**options, **parsed})
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

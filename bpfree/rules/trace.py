@@ -1,0 +1,115 @@
+"""What a rule is given to learn from: a batch, and the trace of a forward pass over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+from keras import ops
+
+from bpfree import autodiff
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch and the task's loss on it.
+
+    Attributes:
+        x: inputs (N, …).
+        y: targets as the data give them: labels (N,), one-hot or real values (N, D).
+        weights: one per example, shape (N,), float32; ones when there are none. Local losses are
+            `mean_n weights_n · loss_n`, a division by N as in Keras.
+        loss: the compiled loss as a function `(outputs, weights) -> scalar` of these targets.
+        training: whether dropout and batch statistics are in training mode.
+    """
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+    training: bool = True
+
+    def task_loss(self, outputs: Tensor) -> Tensor:
+        """The compiled loss of the outputs, weighted: a scalar."""
+        return self.loss(outputs, self.weights)
+
+    @property
+    def shares(self) -> Tensor:
+        """w_n / N, shape (N,): what each example counts for in the batch."""
+        return self.weights / ops.cast(ops.shape(self.weights)[0], "float32")
+
+    def mean(self, per_example: Tensor) -> Tensor:
+        """The weighted mean over the batch, `1/N Σ_n w_n v_n`, of values (N,)."""
+        return ops.sum(self.shares * ops.cast(per_example, "float32"))
+
+    def targets(self, outputs: int) -> Tensor:
+        """The targets as float32 (N, outputs): one-hot if they are labels."""
+        y = ops.convert_to_tensor(self.y)
+        if len(y.shape) == 2 and y.shape[1] == outputs:
+            return ops.cast(y, "float32")
+        if len(y.shape) == 1 or (len(y.shape) == 2 and y.shape[1] == 1):
+            y = ops.reshape(y, (-1,))
+            if outputs == 1:
+                return ops.cast(y[:, None], "float32")
+            return ops.one_hot(ops.cast(y, "int32"), outputs, dtype="float32")
+        return ops.cast(ops.reshape(y, (-1, outputs)), "float32")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass over a batch.
+
+    Attributes:
+        network: the BlockNetwork.
+        batch: the batch, with what derives from targets and weights.
+        activations: `[h_1, …, h_L]`, each (N, …).
+        outputs: pre-activations (N, D), float32.
+    """
+
+    network: keras.Model
+    batch: Batch
+    activations: list
+    outputs: Tensor
+
+    @property
+    def blocks(self) -> list:
+        return self.network.blocks
+
+    @property
+    def inputs(self) -> list:
+        """What each block was given: `[x, h_1, …, h_{L−1}]`."""
+        return [self.x, *self.activations[:-1]]
+
+    @property
+    def x(self) -> Tensor:
+        return self.batch.x
+
+    @property
+    def y(self) -> Tensor:
+        return self.batch.y
+
+    @property
+    def weights(self) -> Tensor:
+        return self.batch.weights
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(N, D) float32: one-hot labels, or the values to be reconstructed."""
+        return self.batch.targets(self.outputs.shape[-1])
+
+    @cached_property
+    def error(self) -> Tensor:
+        """e = ∂ loss / ∂ outputs (N, D) of the compiled loss: carries the weights and 1/N. Stopped."""
+        return ops.stop_gradient(autodiff.gradient(self.batch.task_loss, self.outputs))
+
+    @cached_property
+    def example_error(self) -> Tensor:
+        """e_n = ∂ loss_n / ∂ outputs_n (N, D), for each example alone: neither weights nor 1/N. Stopped."""
+        ones = ops.ones_like(self.weights)
+        error = autodiff.gradient(lambda outputs: self.batch.loss(outputs, ones), self.outputs)
+        return ops.stop_gradient(error * ops.cast(ops.shape(error)[0], error.dtype))
