@@ -1,5 +1,9 @@
-"""The one exception that is answered with a sentence instead of a traceback."""
+"""The exceptions that are answered with a sentence instead of a traceback."""
 
 
 class UserError(ValueError):
-    """A mistake of the user's: the message says what was wrong, what was received and what to do."""
+    """A user's mistake: its message says what was wrong, what was received and what to do."""
+
+
+class DiskError(UserError):
+    """The disk is full or refuses to be written: no trial's fault, so no sweep goes on."""

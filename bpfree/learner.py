@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bpfree import losses, rules
+from bpfree import autodiff, losses, rules
 from bpfree.gradients import GradientFunctions
 from bpfree.network import BlockNetwork
 from bpfree.rules.trace import Batch
@@ -225,6 +225,13 @@ class Learner(keras.Model):
         """
         batch = [ops.convert_to_tensor(part) for part in (x, y, sample_weight) if part is not None]
         return self._gradient_functions(batch, rule, training, seed)
+
+    def surrogates(self, x, y, sample_weight=None) -> list[float]:
+        """The value of every block's surrogate and of the head's on a batch; changes no state."""
+        batch = [ops.convert_to_tensor(part) for part in (x, y, sample_weight) if part is not None]
+        with autodiff.isolated(self.variables):
+            values, _ = self._lesson(self.rule, *batch)
+        return [float(value) for value in values]
 
     # -- saving ---------------------------------------------------------------------------------
 

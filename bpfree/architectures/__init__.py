@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bpfree.architectures.mlp import mlp
+from bpfree.architectures.mlp import mlp, widths
 from bpfree.errors import UserError
 from bpfree.network import BlockNetwork
 
-__all__ = ["get", "mlp", "names"]
+__all__ = ["check", "get", "mlp", "names"]
 
 
 def names() -> list[str]:
@@ -29,8 +29,14 @@ def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
     Raises:
         UserError: if the string names no architecture, or an option is out of range.
     """
+    check(arch)
+    return mlp(arch, input_shape, outputs, **options)
+
+
+def check(arch: str) -> None:
+    """Raises a UserError unless the string names an architecture; builds nothing."""
     if not arch or not arch[0].isdigit():
         raise UserError(
             f"Unknown architecture {arch!r}: write hidden widths, e.g. {', '.join(names())}."
         )
-    return mlp(arch, input_shape, outputs, **options)
+    widths(arch)

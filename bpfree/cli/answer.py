@@ -1,0 +1,41 @@
+"""How a command ends: a sentence for the user's mistakes, a traceback for ours."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bpfree.errors import UserError
+
+MISTAKE, NOTHING_SUCCEEDED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+
+
+def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        main: takes the arguments, the program's name first, and returns an exit code.
+        argv: None means those of this process.
+
+    Returns:
+        What `main` returns; 2 after a user's mistake, 130 after Ctrl-C, 143 after TERM. Any other
+        exception passes, with its traceback.
+    """
+    argv = sys.argv if argv is None else argv
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return main(argv)
+    except UserError as error:
+        print(f"{Path(argv[0]).name}: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print(
+            f"{Path(argv[0]).name}: stopped; the same command goes on from here.", file=sys.stderr
+        )
+        return INTERRUPTED
+
+
+def _terminate(number, frame):
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,146 @@
+"""From settings to a search: what tune.py and train.py have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bpfree.cli.flags import Settings
+from bpfree.errors import UserError
+from bpfree.tuning.records import Experiment
+
+_MACHINE_ONLY = ("experiment_dir", "data_dir", "device", "reset_training", "given", "plugin")
+"""Settings that do not decide results."""
+
+
+def choose_device(device: str | None) -> None:
+    """Shows the backend only the chosen device; to be called before it is imported.
+
+    Raises:
+        UserError: unless it is `cpu`, `gpu` or `gpu:<index>`.
+    """
+    if device is None:
+        return
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    elif kind == "gpu" and (index.isdigit() or not index):
+        if index:
+            os.environ["CUDA_VISIBLE_DEVICES"] = index
+    else:
+        raise UserError(f"Unknown device {device!r}: choose cpu, gpu or gpu:<index>, e.g. gpu:1.")
+
+
+def load_plugin(path: str) -> None:
+    """Runs a Python file that defines rules; defining one registers it.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"There is no plugin {path!r}: give a Python file that defines rules.")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+
+
+def load_data(settings: Settings):
+    """The data set that the settings name."""
+    from bpfree import data
+
+    return data.load(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        examples_frac=settings.examples_frac,
+        validation=settings.validation,
+        seed=settings.seed,
+    )
+
+
+def configuration(settings: Settings, choices: Mapping[str, tuple]) -> dict[str, Any]:
+    """All settings that decide results, defaults included."""
+    named = {key: value for key, value in vars(settings).items() if key not in _MACHINE_ONLY}
+    plugins = {Path(path).name: _digest(Path(path).read_bytes()) for path in settings.plugin}
+    return {**named, "plugin": plugins, "choices": {key: list(v) for key, v in choices.items()}}
+
+
+def project_name(settings: Settings, configuration: Mapping[str, Any]) -> str:
+    """`dataset_problem_objective-hash`: readable, and another one for another configuration."""
+    text = json.dumps(configuration, sort_keys=True, default=list)
+    return f"{_prefix(settings)}-{_digest(text.encode())}"
+
+
+def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> None:
+    """Makes sure that the directory holds no other experiment of this data, problem and objective.
+
+    With `reset_training` it deletes those that there are.
+
+    Raises:
+        UserError: if there is one; nothing is written.
+    """
+    directory = Path(settings.experiment_dir)
+    if not directory.is_dir():
+        return
+    for project in sorted(directory.glob(f"{_prefix(settings)}-*")):
+        if settings.reset_training:
+            shutil.rmtree(project)
+        elif project.name != name:
+            Experiment(project).compare(configuration)
+
+
+def hypermodel(settings: Settings, data, choices: Mapping[str, tuple]):
+    """The learners that the settings describe, for this data."""
+    import math
+
+    from bpfree.tuning.hypermodel import HyperModel
+
+    reconstruction = settings.problem_type == "reconstruction"
+    return HyperModel(
+        data.input_shape,
+        math.prod(data.input_shape) if reconstruction else data.classes,
+        choices,
+        epochs=settings.num_epochs,
+        examples=len(data.x_train),
+        problem_type=settings.problem_type,
+        use_xla=settings.use_xla,
+    )
+
+
+def search(tuner, settings: Settings, data, configuration: Mapping[str, Any]) -> None:
+    """Runs the search to its end."""
+    from bpfree.analysis import trackers
+    from bpfree.tuning.tensorboard import TensorBoard
+
+    def callbacks(model, trial, k):
+        log = tuner.experiment.path / "log" / trial.id / f"execution-{k}"
+        board = TensorBoard(log, trial.hyperparameters, settings.histogram_freq)
+        probe = tuner.probe(data, trial.hyperparameters)
+        return [*(trackers.get(name, *probe) for name in settings.tracker), board]
+
+    tuner.search(
+        data,
+        epochs=settings.num_epochs,
+        callbacks=callbacks,
+        settings=configuration,
+        augment=settings.augment,
+        problem_type=settings.problem_type,
+        early_stopping=settings.use_early_stopping,
+    )
+
+
+def _prefix(settings: Settings) -> str:
+    dataset = "".join(c if c.isalnum() else "-" for c in settings.dataset)
+    return f"{dataset}_{settings.problem_type}_{settings.objective}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]

@@ -1,0 +1,201 @@
+"""The flags of tune.py and train.py: one vocabulary, read before any heavy import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from absl import flags
+
+from bpfree.errors import UserError
+from bpfree.tuning import objective as objectives
+from bpfree.tuning import space
+
+TRACKERS = ("bp_cosine", "local_loss", "weights", "gradients", "weight_alignment")
+
+_HELP = {
+    "algorithm": "learning rule, with options after a colon: bp, dfa, drtp, sdfa, shallow, ll (cce, mse), "
+    "ll:loss=mse, dfa:recompute=true",
+    "arch": "hidden widths: 500-1000-500, 500x5",
+    "activation": "tanh relu swish lrelu sigmoid elu step linear",
+    "batch_norm": "batch normalisation",
+    "bw_init": "feedback initialiser: ortho lecun glorot he uniform",
+    "fw_init": "forward initialiser: orthogonal lecun glorot he zeros aligned",
+    "use_bias": "biases in Dense layers",
+    "optimizer": "adam adamw nadam adagrad adamax lion rmsprop sgd momentum nag",
+    "lr_schedule": "constant, cosine, multistep, multistep:100-150 (epochs)",
+    "weight_decay": "L2 regularisation λ/2 Σ K²",
+    "batch_size": "examples per step",
+    "scaler": "standard (to [-1, 1]), zero_one, identity",
+    "lr": "learning rate",
+    "reg_rate": "dropout rate",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says; the attributes are the flags.
+
+    Attributes:
+        given: the values of each tunable flag that was named, in order.
+    """
+
+    given: dict[str, list]
+    experiment_dir: str | None
+    dataset: str
+    data_dir: str | None
+    problem_type: str
+    augment: tuple[str, ...]
+    examples_frac: float
+    validation: float
+    num_epochs: int
+    executions_per_trial: int
+    objective: str
+    score: str
+    tracker: tuple[str, ...]
+    histogram_freq: int
+    use_early_stopping: bool
+    use_xla: bool
+    save_best_model: bool
+    plugin: tuple[str, ...]
+    device: str | None
+    reset_training: bool
+    seed: int
+
+
+def parse(argv: Sequence[str], program: str) -> Settings | None:
+    """Reads the command line; None if it asked for help, which is printed.
+
+    Args:
+        argv: with the program's name first.
+        program: one line for `--help`.
+
+    Raises:
+        UserError: for an unknown flag, a malformed value, or a value that is out of range.
+    """
+    known = _define()
+    try:
+        rest = known(list(argv))[1:]
+    except flags.Error as error:
+        raise UserError(f"{str(error).rstrip('.')}; see --help.") from error
+    if known["help"].value:
+        print(f"{program}\n\nflags:\n{known.get_help()}")
+        return None
+    if rest:
+        raise UserError(f"Unexpected argument {rest[0]!r}: every setting is a flag, see --help.")
+    values = {name: known[name].value for name in known if name not in ("h", "help", *space.NAMES)}
+    for name in ("augment", "tracker", "plugin"):
+        values[name] = tuple(dict.fromkeys(values[name]))
+    given = {name: known[name].value for name in space.NAMES if known[name].present}
+    settings = Settings(given=given, **values)
+    _check(settings)
+    return settings
+
+
+def _define() -> flags.FlagValues:
+    known = flags.FlagValues()
+
+    def define(kind: Callable, name: str, default: Any, help: str, *more, **options) -> None:
+        kind(name, default, *more, help=help, flag_values=known, **options)
+
+    for name, help in _HELP.items():
+        _define_tunable(known, name, help)
+    define(flags.DEFINE_bool, "help", False, "show this help", short_name="h")
+    define(flags.DEFINE_string, "experiment_dir", None, "where everything is written")
+    define(
+        flags.DEFINE_string,
+        "dataset",
+        "digits",
+        "digits mnist fmnist kmnist cifar10 cifar100 eurosat imagenet32 caltech256, tfds:<name>, "
+        "npz:<path>, folder:<path>",
+    )
+    define(flags.DEFINE_string, "data_dir", None, "prepared TensorFlow Datasets [$BPFREE_DATA_DIR]")
+    problems = ["classification", "reconstruction"]
+    define(flags.DEFINE_enum, "problem_type", problems[0], "what is learned", problems)
+    define(
+        flags.DEFINE_multi_string, "augment", [], "brightness rotation zoom translation; repeatable"
+    )
+    define(
+        flags.DEFINE_float, "examples_frac", 1.0, "fraction of the training data; 0 and 1 mean all"
+    )
+    define(flags.DEFINE_float, "validation", 0.1, "fraction of it held out for val_* metrics")
+    define(flags.DEFINE_integer, "num_epochs", 100, "epochs per execution")
+    define(flags.DEFINE_integer, "executions_per_trial", 3, "trainings per trial, seeds apart")
+    define(
+        flags.DEFINE_string,
+        "objective",
+        "val_loss",
+        "val_loss val_error val_accuracy loss error accuracy",
+    )
+    define(
+        flags.DEFINE_enum,
+        "score",
+        "best",
+        "an execution's best epoch, or its last",
+        ["best", "last"],
+    )
+    define(
+        flags.DEFINE_multi_enum,
+        "tracker",
+        [],
+        "what to record of every block, once an epoch; repeatable",
+        list(TRACKERS),
+    )
+    define(
+        flags.DEFINE_integer, "histogram_freq", 0, "epochs between TensorBoard histograms; 0: none"
+    )
+    define(flags.DEFINE_bool, "use_early_stopping", False, "stop when the objective stalls")
+    define(flags.DEFINE_bool, "use_xla", True, "compile the steps by XLA")
+    define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
+    define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
+    define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
+    define(
+        flags.DEFINE_bool,
+        "reset_training",
+        False,
+        "delete what the experiment holds, and begin anew",
+    )
+    define(flags.DEFINE_integer, "seed", 0, "of the first execution; the next has seed + 1")
+    return known
+
+
+def _define_tunable(known: flags.FlagValues, name: str, help: str) -> None:
+    """A flag that may be given several times: then just those values are swept."""
+    example = {**space.FIXED, "lr": 1e-3, "reg_rate": 0.0, "batch_norm": False}.get(name, "")
+    if name in space.FIXED:
+        help += f" [{example}]"
+    else:
+        help += " [swept]"
+    if isinstance(example, bool):
+        # `--batch_norm`, `--nobatch_norm`, or both, which sweeps over both.
+        flag = flags.MultiFlag(
+            flags.BooleanParser(), flags.ArgumentSerializer(), name, None, help, boolean=True
+        )
+        flags.DEFINE_flag(flag, known)
+    elif isinstance(example, int):
+        flags.DEFINE_multi_integer(name, None, help, flag_values=known)
+    elif isinstance(example, float):
+        flags.DEFINE_multi_float(name, None, help, flag_values=known)
+    else:
+        flags.DEFINE_multi_string(name, None, help, flag_values=known)
+
+
+def _check(settings: Settings) -> None:
+    """Answers what can be answered without importing Keras."""
+    from bpfree.data.catalog import check_name
+    from bpfree.data.preprocessing import AUGMENTATIONS, check_names
+
+    check_name(settings.dataset)
+    check_names(settings.augment)
+    for name, least in (("num_epochs", 1), ("executions_per_trial", 1), ("histogram_freq", 0)):
+        value = getattr(settings, name)
+        if value < least:
+            raise UserError(f"--{name} must be at least {least}, received {value}.")
+    if not 0 <= settings.examples_frac <= 1:
+        raise UserError(
+            f"--examples_frac must lie in [0, 1], received {settings.examples_frac}: 0 means all."
+        )
+    if not 0 <= settings.validation < 1:
+        raise UserError(f"--validation must lie in [0, 1), received {settings.validation}.")
+    objectives.check(settings.objective, settings.problem_type, settings.validation)

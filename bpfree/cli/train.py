@@ -1,0 +1,61 @@
+"""train.py: one training run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bpfree.cli import answer, experiment, flags
+from bpfree.errors import UserError
+from bpfree.tuning import space
+
+PROGRAM = (
+    "train.py: trains one network by one learning rule, with the flags of tune.py.\n\n"
+    "A flag left out has the first value of tune.py's default range, and --lr is 0.001. Writes\n"
+    "history.csv, test.json, model.keras and history.png to --experiment_dir. Run the same command\n"
+    "again after a crash, and it goes on where it was."
+)
+
+
+def main(argv: list[str]) -> int:
+    """Trains, evaluates on the test set, saves; see `PROGRAM`."""
+    settings = flags.parse(argv, PROGRAM)
+    if settings is None:
+        return 0
+    for name, values in settings.given.items():
+        if len(values) > 1:
+            raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")
+    settings = replace(settings, executions_per_trial=1)
+    choices = space.single(settings.given)
+    experiment.choose_device(settings.device)
+
+    from bpfree.tuning import GridSearch
+
+    for plugin in settings.plugin:
+        experiment.load_plugin(plugin)
+    data = experiment.load_data(settings)
+    hypermodel = experiment.hypermodel(settings, data, choices)
+    configuration = experiment.configuration(settings, choices)
+    name = experiment.project_name(settings, configuration)
+    directory = Path(settings.experiment_dir or Path("runs") / name)
+    tuner = GridSearch(
+        hypermodel,
+        objective=settings.objective,
+        directory=directory.parent,
+        project_name=directory.name,
+        executions_per_trial=1,
+        seed=settings.seed,
+        score=settings.score,
+        overwrite=settings.reset_training,
+        verbose=2,
+    )
+    experiment.search(tuner, settings, data, configuration)
+    (trial,) = tuner.experiment.trials()
+    if trial.state != "completed":
+        print(trial.failure)
+        return answer.NOTHING_SUCCEEDED
+
+    from bpfree.cli import conclusion
+
+    conclusion.conclude_run(tuner, trial, data)
+    return 0

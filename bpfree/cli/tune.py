@@ -1,0 +1,53 @@
+"""tune.py: the grid search."""
+
+from __future__ import annotations
+
+from bpfree.cli import answer, experiment, flags
+from bpfree.errors import UserError
+from bpfree.tuning import space
+
+PROGRAM = (
+    "tune.py: grid search over learning rules, architectures and learning rates.\n\n"
+    "A tunable flag left out is swept over its default range or has the default in brackets; given\n"
+    "once it is fixed; given several times it is swept over just those values. Run the same command\n"
+    "again after a crash, and it goes on where it was; train.bash does that by itself."
+)
+
+
+def main(argv: list[str]) -> int:
+    """Searches, then prints the leaderboard; see `PROGRAM`."""
+    settings = flags.parse(argv, PROGRAM)
+    if settings is None:
+        return 0
+    if not settings.experiment_dir:
+        raise UserError("No directory to write to: give --experiment_dir, e.g. runs/first.")
+    choices = space.choices(settings.given, settings.problem_type, settings.objective)
+    experiment.choose_device(settings.device)
+
+    from bpfree.tuning import GridSearch
+
+    for plugin in settings.plugin:
+        experiment.load_plugin(plugin)
+    data = experiment.load_data(settings)
+    hypermodel = experiment.hypermodel(settings, data, choices)
+    configuration = experiment.configuration(settings, choices)
+    name = experiment.project_name(settings, configuration)
+    experiment.claim(settings, name, configuration)
+    tuner = GridSearch(
+        hypermodel,
+        objective=settings.objective,
+        directory=settings.experiment_dir,
+        project_name=name,
+        executions_per_trial=settings.executions_per_trial,
+        seed=settings.seed,
+        score=settings.score,
+    )
+    experiment.search(tuner, settings, data, configuration)
+    if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
+        print(f"No trial succeeded; the tracebacks are in {tuner.experiment.path}/trials.")
+        return answer.NOTHING_SUCCEEDED
+
+    from bpfree.cli import conclusion
+
+    conclusion.conclude(tuner, data, save_models=settings.save_best_model)
+    return 0

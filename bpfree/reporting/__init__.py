@@ -1,0 +1,23 @@
+"""Tables and figures of an experiment, from its files alone: finished, running or crashed."""
+
+from importlib import import_module
+
+_HOMES = {
+    "results": "frames",
+    "histories": "frames",
+    "leaderboard": "ranking",
+    "plot_histories": "plots",
+    "plot_learning_rates": "plots",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    """Imports on first use: pandas and Matplotlib are loaded only by what needs them."""
+    if name in _HOMES:
+        return getattr(import_module(f"bpfree.reporting.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'bpfree.reporting' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,27 @@
+"""What the names of columns mean to a reader."""
+
+from __future__ import annotations
+
+_SETS = {"val_": "validation", "test_": "test"}
+_UNITS = {"error": "error (%)", "seconds": "time (s)"}
+_MEASURED_ON_DATA = ("loss", "error", "accuracy", "reg")
+_NAMES = {"algorithm": "learning rule", "lr": "learning rate", "arch": "architecture"}
+_HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "precision", "recall", "f1", "cosine")
+
+
+def label(name: str) -> str:
+    """A column's name in words, with its unit: `val_error` is "validation error (%)"."""
+    if name in _NAMES:
+        return _NAMES[name]
+    prefix = next((prefix for prefix in _SETS if name.startswith(prefix)), "")
+    base = name.removeprefix(prefix)
+    words = _UNITS.get(base, base.replace("/", ", ").replace("_", " "))
+    if prefix:
+        return f"{_SETS[prefix]} {words}"
+    return f"training {words}" if base in _MEASURED_ON_DATA else words
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a metric grows as training succeeds, by its name; a loss or an error does not."""
+    parts = name.replace("/", "_").split("_")
+    return any(part in _HIGHER_IS_BETTER for part in parts)

@@ -1,0 +1,21 @@
+"""The durable grid search: space, oracle, tuner, records."""
+
+from importlib import import_module
+
+_HOMES = {
+    "GridOracle": "oracle",
+    "GridSearch": "tuner",
+    "HyperModel": "hypermodel",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    """Imports on first use: the record store is read without Keras."""
+    if name in _HOMES:
+        return getattr(import_module(f"bpfree.tuning.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'bpfree.tuning' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

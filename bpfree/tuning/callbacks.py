@@ -1,0 +1,90 @@
+"""What happens at the end of every epoch of an execution: record, keep the best, snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import keras
+import keras_tuner
+
+from bpfree.errors import UserError
+from bpfree.tuning.checkpoint import Checkpoint, arrays, write_archive
+from bpfree.tuning.records import Execution
+
+
+class Diverged(Exception):
+    """A loss or the objective is no longer a finite number."""
+
+
+class Recorder(keras.callbacks.Callback):
+    """Appends the epoch to the history, keeps the best weights and takes the snapshot, in this order.
+
+    A kill between two of these steps loses nothing: the history is cut back to the snapshot, and the
+    epoch in question runs again with the same result.
+
+    Args:
+        execution: where to.
+        checkpoint: the snapshot.
+        objective: the metric by which an epoch is the best.
+        keep_best: whether the weights of the best epoch are kept, else those of the last.
+        watched: callbacks whose state belongs to the snapshot.
+        report: called with every row.
+
+    Raises:
+        Diverged: from `fit`, when a loss or the objective is not finite; the row is recorded first.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        checkpoint: Checkpoint,
+        objective: keras_tuner.Objective,
+        keep_best: bool,
+        watched: Sequence[keras.callbacks.Callback],
+        report: Callable[[dict], None],
+    ):
+        super().__init__()
+        self.execution = execution
+        self.checkpoint = checkpoint
+        self.objective = objective
+        self.keep_best = keep_best
+        self.watched = watched
+        self.report = report
+
+    def on_train_begin(self, logs=None):
+        # After every other callback began: theirs would reset what is restored here.
+        self.checkpoint.restore_callbacks(self.watched)
+        self.history = self.execution.history()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
+        self.execution.append(row)
+        self.history.append(row)
+        _check(row, self.objective.name)
+        if not self.keep_best or best_epoch(self.history, self.objective) == epoch + 1:
+            save_weights(self.execution.best_weights, self.model)
+        self.checkpoint.save(self.model, self.watched, epoch + 1)
+        self.report(row)
+
+
+def best_epoch(history: Sequence[dict], objective: keras_tuner.Objective) -> int:
+    """The epoch, from 1, with the best value of the objective; the first of several equals."""
+    sign = -1 if objective.direction == "max" else 1
+    return min(history, key=lambda row: sign * row[objective.name])["epoch"]
+
+
+def save_weights(path, model: keras.Model) -> None:
+    """Writes the weights atomically, by position."""
+    write_archive(path, arrays(model.weights), {})
+
+
+def _check(row: dict, objective: str) -> None:
+    if objective not in row:
+        raise UserError(
+            f"The objective {objective!r} is not logged: choose one of "
+            f"{', '.join(name for name in row if name != 'epoch')}."
+        )
+    for name in ("loss", "val_loss", objective):
+        if not math.isfinite(row.get(name, 0.0)):
+            raise Diverged(f"{name} is {row[name]} after epoch {row['epoch']}.")

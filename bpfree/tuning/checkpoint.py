@@ -1,0 +1,112 @@
+"""Checkpoint: everything that decides how a run goes on, in one atomic file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bpfree.tuning.records import write_atomic
+
+_SCALARS = (bool, int, float, str, type(None), np.number, np.bool_)
+
+
+class Checkpoint:
+    """Weights, optimizer, random states, callback states and the number of epochs done.
+
+    Args:
+        path: the file, a NumPy archive.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def save(self, model: keras.Model, callbacks: Sequence, epoch: int) -> None:
+        """Replaces the file.
+
+        Args:
+            model: built and compiled.
+            callbacks: those whose numbers and strings are to be kept, always in the same order.
+            epoch: how many epochs are done.
+        """
+        about = {
+            "epoch": epoch,
+            "stopped": bool(model.stop_training),
+            "callbacks": [_state(callback) for callback in callbacks],
+        }
+        write_archive(self.path, arrays(_variables(model)), about)
+
+    def progress(self) -> tuple[int, bool]:
+        """How many epochs are done, and whether a callback has stopped the run; (0, False) if new."""
+        about = read_about(self.path)
+        return (about["epoch"], about["stopped"]) if about else (0, False)
+
+    def restore(self, model: keras.Model) -> None:
+        """Puts weights, optimizer and random states back."""
+        assign(_variables(model), read_archive(self.path))
+
+    def restore_callbacks(self, callbacks: Sequence) -> None:
+        """Puts the callbacks' states back, if there are any.
+
+        To be called after their `on_train_begin`, in which they begin anew.
+        """
+        about = read_about(self.path)
+        for callback, state in zip(callbacks, about["callbacks"] if about else [], strict=False):
+            vars(callback).update(state)
+
+    def remove(self) -> None:
+        """Deletes the file, which a finished run needs no more."""
+        self.path.unlink(missing_ok=True)
+
+
+def arrays(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
+    """The variables' values, by position."""
+    return {f"{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+
+
+def assign(variables: Sequence[keras.Variable], values: dict[str, np.ndarray]) -> None:
+    """Gives every variable its value back, by position."""
+    for index, variable in enumerate(variables):
+        variable.assign(values[f"{index}"])
+
+
+def write_archive(path: Path, values: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """Writes arrays and a JSON object to one file, atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), "uint8"), **values)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that `write_archive` wrote."""
+    with np.load(path) as archive:
+        return {key: archive[key] for key in archive.files if key != "about"}
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """The JSON object that `write_archive` wrote, or None if there is no file."""
+    if not path.exists():
+        return None
+    with np.load(path) as archive:
+        return json.loads(archive["about"].tobytes())
+
+
+def _variables(model) -> list:
+    """The model's variables but the metrics', which every epoch resets, and the optimizer's."""
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [variable for variable in model.variables if id(variable) not in metrics]
+    return [*own, *model.optimizer.variables]
+
+
+def _state(callback) -> dict[str, Any]:
+    """A callback's attributes that are plain numbers or strings."""
+    return {
+        key: value.item() if isinstance(value, (np.number, np.bool_)) else value
+        for key, value in vars(callback).items()
+        if isinstance(value, _SCALARS) and key != "stop_training"
+    }

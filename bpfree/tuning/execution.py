@@ -1,0 +1,198 @@
+"""One execution: a model trained once, from one seed, recorded epoch by epoch and resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import keras_tuner
+
+from bpfree.data.batches import Batches, feed, stream
+from bpfree.data.dataset import Dataset
+from bpfree.data.preprocessing import augmenter, scaler
+from bpfree.errors import UserError
+from bpfree.tuning.callbacks import Recorder, best_epoch
+from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
+from bpfree.tuning.records import Execution
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How an execution trains.
+
+    Attributes:
+        epochs: at most.
+        objective: the metric that an execution is scored by.
+        score: `best` (its best epoch; those weights are kept) or `last`.
+        batch_size: examples per step.
+        scaler: `standard`, `zero_one` or `identity`.
+        augment: names of augmentations.
+        problem_type: `classification` or `reconstruction` (the target is the input).
+        early_stopping: whether to stop when the objective has not improved for 5 % of the epochs
+            (10 % for `val_*` objectives), at least 5.
+    """
+
+    epochs: int
+    objective: keras_tuner.Objective
+    score: str = "best"
+    batch_size: int = 64
+    scaler: str = "standard"
+    augment: tuple[str, ...] = ()
+    problem_type: str = "classification"
+    early_stopping: bool = False
+
+    def for_trial(self, values: dict[str, Any]) -> Regime:
+        """With what a trial's hyperparameters say about it."""
+        named = {key: values[key] for key in ("batch_size", "scaler") if key in values}
+        return replace(self, **named)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The batches of a data set under a regime."""
+
+    data: Dataset
+    regime: Regime
+
+    def train(self, seed: int) -> Batches:
+        """Training batches, in the order of (seed, epoch)."""
+        scale = scaler(self.regime.scaler, self.data.x_train.dtype)
+        return self._batches(
+            self.data.x_train,
+            self.data.y_train,
+            shuffle=True,
+            drop_remainder=True,
+            seed=seed,
+            augment=augmenter(self.regime.augment, scale.value_range, seed),
+        )
+
+    def validation(self):
+        """All validation examples, or None without any."""
+        if not len(self.data.x_val):
+            return None
+        return stream(self._batches(self.data.x_val, self.data.y_val, batch_size=1000))
+
+    def test(self):
+        """The whole test set."""
+        return stream(self._batches(self.data.x_test, self.data.y_test, batch_size=1000))
+
+    def _batches(self, x, y, batch_size=None, **options) -> Batches:
+        return Batches(
+            x,
+            y,
+            batch_size or self.regime.batch_size,
+            scale=scaler(self.regime.scaler, x.dtype),
+            problem_type=self.regime.problem_type,
+            **options,
+        )
+
+
+def run(
+    model: keras.Model,
+    data: Dataset,
+    regime: Regime,
+    execution: Execution,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    report: Callable[[dict], None] = lambda row: None,
+) -> dict[str, Any]:
+    """Trains to the end, from wherever the execution stands on disk, and records the result.
+
+    A run that was killed and resumed has the history and the weights of one that was not.
+
+    Args:
+        model: compiled; its initial weights must follow from the seed.
+        data: the data set.
+        regime: how to train.
+        execution: where its records are.
+        seed: of the batch order.
+        callbacks: further callbacks; what they put into an epoch's logs is recorded.
+        report: called with every epoch's row.
+
+    Returns:
+        The result: `score`, `best_epoch`, `epochs`, `seed`, `metrics` (at the best epoch) and
+        `seconds` of this process.
+
+    Raises:
+        Diverged: if a loss or the objective becomes NaN or infinite.
+    """
+    started = time.monotonic()
+    if not model.built:
+        model.build((None, *data.input_shape))
+    batches, checkpoint = Feed(data, regime), Checkpoint(execution.checkpoint)
+    epoch, stopped = checkpoint.progress()
+    if len(execution.cut(epoch)) < epoch:
+        epoch, stopped = 0, False
+        checkpoint.remove()
+        execution.cut(0)
+    if epoch:
+        model.optimizer.build(model.trainable_variables)
+        checkpoint.restore(model)
+    if epoch < regime.epochs and not stopped:
+        watched = [*callbacks, *_early_stopping(regime)]
+        recorder = Recorder(
+            execution, checkpoint, regime.objective, regime.score == "best", watched, report
+        )
+        model.fit(
+            **feed(batches.train(seed), [*watched, recorder]),
+            validation_data=batches.validation(),
+            initial_epoch=epoch,
+            epochs=regime.epochs,
+            verbose=0,
+        )
+    return _finish(execution, regime, seed, time.monotonic() - started)
+
+
+def evaluate(model: keras.Model, data: Dataset, regime: Regime) -> dict[str, float]:
+    """The metrics on the whole test set."""
+    return model.evaluate(Feed(data, regime).test(), verbose=0, return_dict=True)
+
+
+def load_best(model: keras.Model, execution: Execution, input_shape: Sequence[int]) -> None:
+    """Gives a model the weights that an execution kept.
+
+    Raises:
+        UserError: if they were not kept.
+    """
+    if not execution.best_weights.exists():
+        raise UserError(
+            f"The weights of {execution.path} were not kept, since another trial was better: "
+            "search with keep_weights='all'."
+        )
+    if not model.built:
+        model.build((None, *input_shape))
+    assign(model.weights, read_archive(execution.best_weights))
+
+
+def _early_stopping(regime: Regime) -> list[keras.callbacks.Callback]:
+    if not regime.early_stopping:
+        return []
+    share = 0.1 if regime.objective.name.startswith("val_") else 0.05
+    return [
+        keras.callbacks.EarlyStopping(
+            monitor=regime.objective.name,
+            mode=regime.objective.direction,
+            min_delta=1e-4,
+            patience=max(5, int(share * regime.epochs)),
+        )
+    ]
+
+
+def _finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> dict[str, Any]:
+    history = execution.history()
+    best = best_epoch(history, regime.objective) if regime.score == "best" else len(history)
+    metrics = {key: value for key, value in history[best - 1].items() if key != "epoch"}
+    result = {
+        "score": metrics[regime.objective.name],
+        "best_epoch": best,
+        "epochs": len(history),
+        "seed": seed,
+        "metrics": metrics,
+        "seconds": round(seconds, 3),
+    }
+    execution.finish(result)
+    Checkpoint(execution.checkpoint).remove()
+    return result

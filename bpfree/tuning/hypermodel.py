@@ -1,0 +1,172 @@
+"""HyperModel: the learners of a sweep."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+
+from bpfree import architectures, rules
+from bpfree.architectures.mlp import FORWARD_INITIALIZERS
+from bpfree.data.preprocessing import scaler
+from bpfree.errors import UserError
+from bpfree.layers.activations import ACTIVATIONS
+from bpfree.layers.projection import check_initializer
+from bpfree.learner import Learner
+from bpfree.metrics import metrics
+from bpfree.tuning import optimizers
+
+_RANGES = {
+    "lr": (sys.float_info.min, math.inf, "positive"),
+    "weight_decay": (0, math.inf, "0 or positive"),
+    "reg_rate": (0, 1, "a dropout rate in [0, 1)"),
+    "batch_size": (1, math.inf, "at least 1"),
+}
+
+STEPS_PER_EXECUTION = 10
+"""Steps that TensorFlow takes per call from Python; the learner's results do not depend on it."""
+
+
+class HyperModel(keras_tuner.HyperModel):
+    """Builds a compiled learner from hyperparameters named as on the command line.
+
+    Args:
+        input_shape: of one example.
+        outputs: classes, or values to reconstruct.
+        choices: the values of every hyperparameter, see `bpfree.tuning.space.choices`; the first is
+            the default.
+        epochs: of a run, for learning-rate schedules.
+        examples: in the training data, likewise.
+        problem_type: `classification` or `reconstruction`.
+        use_xla: whether XLA compiles the steps.
+
+    Raises:
+        UserError: for an unknown value, or if no combination of rule and network can work.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        outputs: int,
+        choices: Mapping[str, Sequence],
+        epochs: int,
+        examples: int,
+        problem_type: str = "classification",
+        use_xla: bool = True,
+    ):
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+        self.outputs = outputs
+        self.choices = dict(choices)
+        self.epochs = epochs
+        self.examples = examples
+        self.problem_type = problem_type
+        self.use_xla = use_xla
+        self._check()
+
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Registers the whole space; the feedback initialiser only for rules that project."""
+        algorithms = self.choices["algorithm"]
+        projecting = [spec for spec in algorithms if rules.parse(spec)[0].projects]
+        for name, values in self.choices.items():
+            if name != "bw_init" or len(projecting) == len(algorithms):
+                _declare(hp, name, values)
+            elif projecting:
+                with hp.conditional_scope("algorithm", projecting):
+                    _declare(hp, name, values)
+
+    def build(self, hp: keras_tuner.HyperParameters) -> Learner:
+        """The compiled learner; `hp.values["seed"]`, where there is one, is the run's seed."""
+        values = hp.values
+        network = self._network(values)
+        options = {"bw_init": values["bw_init"]} if "bw_init" in values else {}
+        learner = Learner(
+            network,
+            rules.get(values["algorithm"], **options),
+            weight_decay=values["weight_decay"] or None,
+            seed=values.get("seed"),
+        )
+        steps = max(1, self.examples // values["batch_size"])
+        learner.compile(
+            optimizer=optimizers.get(
+                values["optimizer"], values["lr"], values["lr_schedule"], self.epochs, steps
+            ),
+            loss=self._loss(),
+            metrics=metrics(self.problem_type),
+            jit_compile=self.use_xla,
+            steps_per_execution=min(STEPS_PER_EXECUTION, steps),
+        )
+        return learner
+
+    def admissible(self, values: Mapping[str, Any]) -> bool:
+        """Whether the rule can work there: what it refuses is left out of the grid."""
+        return self._refusal(values) is None
+
+    def _refusal(self, values) -> str | None:
+        rule = rules.get(values["algorithm"])
+        return rule.refusal(self.problem_type, values["activation"], values["fw_init"])
+
+    def _network(self, values):
+        return architectures.get(
+            values["arch"],
+            self.input_shape,
+            self.outputs,
+            activation=values["activation"],
+            batch_norm=values["batch_norm"],
+            dropout=values["reg_rate"],
+            use_bias=values["use_bias"],
+            fw_init=values["fw_init"],
+            problem_type=self.problem_type,
+            seed=values.get("seed"),
+        )
+
+    def _loss(self):
+        if self.problem_type == "reconstruction":
+            return keras.losses.MeanSquaredError()
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def _check(self) -> None:
+        """Answers every impossible value before anything is trained or written."""
+        for optimizer in self.choices["optimizer"]:
+            for lr_schedule in self.choices["lr_schedule"]:
+                optimizers.check(optimizer, lr_schedule)
+        for bw_init in self.choices["bw_init"]:
+            check_initializer(bw_init)
+        for name in self.choices["scaler"]:
+            scaler(name)
+        for name, (least, below, wanted) in _RANGES.items():
+            for value in self.choices[name]:
+                if not least <= value < below:
+                    raise UserError(f"{name} must be {wanted}, received {value}.")
+        for name, values in self.choices.items():
+            if len(set(values)) < len(values):
+                raise UserError(
+                    f"A value of {name} is given twice in {list(values)}: give it once."
+                )
+        for arch in self.choices["arch"]:
+            architectures.check(arch)
+        for name, known in (("activation", ACTIVATIONS), ("fw_init", FORWARD_INITIALIZERS)):
+            for value in self.choices[name]:
+                if value not in known:
+                    raise UserError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
+        refusals = [
+            self._refusal({"algorithm": spec, "activation": activation, "fw_init": fw_init})
+            for spec in self.choices["algorithm"]
+            for activation in self.choices["activation"]
+            for fw_init in self.choices["fw_init"]
+        ]
+        if all(refusals):
+            raise UserError(refusals[0])
+
+
+def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence) -> None:
+    if len(values) == 1:
+        hp.Fixed(name, values[0])
+    elif isinstance(values[0], bool):
+        hp.Boolean(name, default=values[0])
+    else:
+        hp.Choice(name, list(values), default=values[0])

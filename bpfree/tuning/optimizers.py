@@ -1,0 +1,73 @@
+"""Optimizers and learning-rate schedules by their command-line names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import keras
+
+from bpfree.errors import UserError
+
+OPTIMIZERS = {
+    "adam": ("Adam", {}),
+    "adamw": ("AdamW", {}),
+    "nadam": ("Nadam", {}),
+    "adagrad": ("Adagrad", {}),
+    "adamax": ("Adamax", {}),
+    "lion": ("Lion", {}),
+    "rmsprop": ("RMSprop", {}),
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nag": ("SGD", {"momentum": 0.9, "nesterov": True}),
+}
+"""Keras's class and arguments by name; `momentum` and `nag` (Nesterov's) use 0.9."""
+
+_SCHEDULE = re.compile(r"multistep(?::(\d+(?:-\d+)*))?")
+
+
+def check(optimizer: str, lr_schedule: str) -> None:
+    """Raises a UserError unless both are known."""
+    if optimizer not in OPTIMIZERS:
+        near = difflib.get_close_matches(optimizer, OPTIMIZERS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(OPTIMIZERS)}."
+        raise UserError(f"Unknown optimizer {optimizer!r}: {hint}")
+    if lr_schedule not in ("constant", "cosine") and not _SCHEDULE.fullmatch(lr_schedule):
+        raise UserError(
+            f"Unknown learning-rate schedule {lr_schedule!r}: choose constant, cosine, multistep, "
+            "or multistep:<epoch>-<epoch>, e.g. multistep:100-150."
+        )
+
+
+def get(optimizer: str, lr: float, lr_schedule: str, epochs: int, steps: int):
+    """A Keras optimizer.
+
+    Args:
+        optimizer: one of `OPTIMIZERS`.
+        lr: initial learning rate, > 0.
+        lr_schedule: `constant`; `cosine`, to 0 at the end (Loshchilov & Hutter 2017); or
+            `multistep`, × 0.1 after half and three quarters of the epochs, or after those named:
+            `multistep:100-150`.
+        epochs: of the whole run.
+        steps: per epoch.
+
+    Raises:
+        UserError: for an unknown name, or a learning rate that is not positive.
+    """
+    check(optimizer, lr_schedule)
+    if not lr > 0:
+        raise UserError(f"A learning rate is positive, received {lr}: choose e.g. 0.001.")
+    name, options = OPTIMIZERS[optimizer]
+    rate = _schedule(lr, lr_schedule, epochs, steps)
+    return getattr(keras.optimizers, name)(learning_rate=rate, **options)
+
+
+def _schedule(lr: float, lr_schedule: str, epochs: int, steps: int):
+    if lr_schedule == "constant":
+        return lr
+    if lr_schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(lr, epochs * steps)
+    named = _SCHEDULE.fullmatch(lr_schedule)[1]
+    ends = [int(end) for end in named.split("-")] if named else [epochs // 2, epochs * 3 // 4]
+    values = [lr * 0.1**index for index in range(len(ends) + 1)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay([e * steps for e in ends], values)

@@ -1,0 +1,142 @@
+"""Live progress: a line that moves in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from bpfree.tuning.records import Trial
+
+
+class Silence:
+    """Shows nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def trial_began(self, trial: Trial) -> None:
+        """A trial is about to run."""
+
+    def epoch_ended(self, trial: Trial, k: int, row: dict) -> None:
+        """An execution has recorded an epoch."""
+
+    def trial_ended(self, trial: Trial) -> None:
+        """A trial has its outcome, now or from an earlier run."""
+
+
+class Progress(Silence):
+    """Trials done of total, the best so far, failures, and the time left.
+
+    The time left is estimated from the epochs that this process has run.
+
+    Args:
+        trials: how many the grid has.
+        executions: per trial.
+        regime: how they train.
+        verbose: 2 prints every epoch.
+    """
+
+    def __init__(self, trials: int, executions: int, regime, verbose: int = 1):
+        self.trials = trials
+        self.executions = executions
+        self.regime = regime
+        self.verbose = verbose
+        self.console = Console()
+        self.done = self.failed = self.epochs = 0
+        self.best: Trial | None = None
+        self.here = ""
+
+    def __enter__(self):
+        self.started = time.monotonic()
+        self.bar = Bar(
+            SpinnerColumn(),
+            TextColumn("trials"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=self.trials)
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self.bar.stop()
+
+    def trial_began(self, trial: Trial) -> None:
+        self.here = label(trial)
+        self._show()
+
+    def epoch_ended(self, trial: Trial, k: int, row: dict) -> None:
+        self.epochs += 1
+        self.here = (
+            f"{label(trial)}, execution {k + 1}/{self.executions}, "
+            f"epoch {row['epoch']}/{self.regime.epochs}"
+        )
+        if self.verbose > 1:
+            metrics = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+            count = f"epoch {row['epoch']:>{len(str(self.regime.epochs))}}/{self.regime.epochs}"
+            self.console.print(f"{count}  {'  '.join(metrics)}", soft_wrap=True, highlight=False)
+        self._show()
+
+    def trial_ended(self, trial: Trial) -> None:
+        self.done += 1
+        self.failed += trial.state == "failed"
+        if trial.state == "completed" and (self.best is None or self._better(trial)):
+            self.best = trial
+        self._show()
+        self._print(trial)
+
+    def _better(self, trial: Trial) -> bool:
+        return self.regime.objective.better_than(trial.score, self.best.score)
+
+    def _print(self, trial: Trial) -> None:
+        """One line that stays, for every trial."""
+        name = self.regime.objective.name
+        outcome = f"{name} {trial.score:.4g}" if trial.state == "completed" else "[red]failed[/red]"
+        reason = (trial.failure or "").strip().splitlines()[-1:]
+        left = "" if self.bar.disable is False else f"  {self._summary()}"
+        self.console.print(
+            f"trial {self.done}/{self.trials}  {label(trial)}  {outcome} {' '.join(reason)}{left}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _show(self) -> None:
+        self.bar.update(
+            self.task, completed=self.done, description=f"{self._summary()}  [dim]{self.here}[/dim]"
+        )
+
+    def _summary(self) -> str:
+        parts = [f"best {self.best.score:.4g} ({label(self.best)})"] if self.best else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{duration(self._left())} left"] if self.epochs else []
+        return ", ".join(parts)
+
+    def _left(self) -> float:
+        """Seconds that the remaining trials take at the pace of the epochs so far."""
+        total = (self.trials - self.done) * self.executions * self.regime.epochs
+        return total * (time.monotonic() - self.started) / self.epochs
+
+
+def label(trial: Trial) -> str:
+    """A trial in few words: its rule, architecture and learning rate."""
+    values = trial.hyperparameters
+    named = [str(values[key]) for key in ("algorithm", "arch", "activation") if key in values]
+    named += [f"lr {values['lr']:g}"] if "lr" in values else []
+    return " ".join(named) or trial.id
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `3 min` or `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,299 @@
+"""GridSearch: the durable grid search."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import pandas as pd
+
+from bpfree.data.dataset import Dataset
+from bpfree.errors import DiskError, UserError
+from bpfree.tuning import about, execution, records
+from bpfree.tuning.execution import Regime
+from bpfree.tuning.oracle import GridOracle
+from bpfree.tuning.progress import Progress, Silence
+
+_MAX_DEATHS = 3
+
+
+class GridSearch(keras_tuner.Tuner):
+    """A grid search that a crash cannot spoil: run the same program again and it goes on.
+
+    Every point of the hypermodel's (conditional) search space is a trial, every trial has
+    `executions_per_trial` executions, which differ in their seed: `seed`, `seed + 1`, … for every
+    trial alike. A trial's score is the mean of its executions' scores. A trial that fails is
+    recorded with its traceback and the search goes on. The truth is in the files of the project,
+    see `bpfree.tuning.records`; `bpfree.reporting` reads them.
+
+    Args:
+        hypermodel: a function `build(hp)` that returns a compiled model, or a
+            `keras_tuner.HyperModel`. It may read the execution's seed as `hp.values["seed"]`; Python's,
+            NumPy's and the backend's random states are seeded with it as well. An attribute
+            `admissible(values) -> bool` of the hypermodel leaves points out.
+        objective: a metric that epochs log, e.g. `val_loss`, `val_error`, `val_accuracy`, or a
+            `keras_tuner.Objective`.
+        directory: where experiments are.
+        project_name: this one's folder in it.
+        executions_per_trial: trainings per trial, ≥ 1.
+        seed: of the first execution, any integer.
+        score: what an execution is scored by: `best`, its best epoch, or `last`.
+        max_trials: only the first so many points of the grid.
+        keep_weights: `best` keeps the weights of the best trial of each algorithm, `all` of all.
+        overwrite: whether to begin anew, deleting what the project holds.
+        hyperparameters: as in Keras Tuner.
+        verbose: 0 is silent, 1 prints a line per trial, 2 a line per epoch; in a terminal both show
+            what is left.
+
+    Raises:
+        UserError: for an impossible argument, or a project that holds another configuration.
+    """
+
+    def __init__(
+        self,
+        hypermodel: keras_tuner.HyperModel | Callable,
+        objective: str | keras_tuner.Objective = "val_loss",
+        directory: str | os.PathLike | None = None,
+        project_name: str | None = None,
+        executions_per_trial: int = 3,
+        seed: int = 0,
+        score: str = "best",
+        max_trials: int | None = None,
+        keep_weights: str = "best",
+        overwrite: bool = False,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
+        verbose: int = 1,
+    ):
+        _require("executions_per_trial", executions_per_trial, executions_per_trial >= 1, "≥ 1")
+        _require("score", score, score in ("best", "last"), "best or last")
+        _require("keep_weights", keep_weights, keep_weights in ("best", "all"), "best or all")
+        oracle = GridOracle(
+            objective,
+            admissible=getattr(hypermodel, "admissible", None),
+            max_trials=max_trials,
+            hyperparameters=hyperparameters,
+        )
+        self.experiment = records.Experiment(
+            Path(directory or ".") / (project_name or "untitled_project")
+        )
+        super().__init__(
+            oracle,
+            hypermodel,
+            directory=os.fspath(directory) if directory else None,
+            project_name=project_name,
+            overwrite=overwrite,
+            executions_per_trial=executions_per_trial,
+        )
+        self.seed = seed
+        self.score = score
+        self.keep_weights = keep_weights
+        self.verbose = verbose
+        for trial in self.experiment.trials():
+            self.oracle.record(trial)
+
+    def _populate_initial_space(self):
+        # Keras Tuner keeps this name for AutoKeras to override. Its own version always builds
+        # models; a hypermodel that declares its space needs none.
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)
+        self.oracle.update_space(hp)
+        if not self.oracle.get_space().space:
+            super()._populate_initial_space()
+
+    def search(
+        self,
+        data: Dataset,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback] | Callable = (),
+        settings: dict[str, Any] | None = None,
+        **regime,
+    ) -> None:
+        """Runs every trial that is not finished yet, each execution from where it stands.
+
+        Args:
+            data: from `bpfree.data.load`.
+            epochs: per execution.
+            callbacks: Keras callbacks, copied for every execution; or a function
+                `(model, trial, k) -> callbacks` that makes them.
+            settings: whatever else decides the results, for the record: a project is refused when
+                it was begun with others.
+            **regime: `batch_size`, `scaler`, `augment`, `problem_type`, `early_stopping`; see
+                `bpfree.tuning.execution.Regime`. `batch_size` and `scaler` may be hyperparameters
+                instead.
+
+        Raises:
+            UserError: if the project holds another configuration, the disk is full, or no point of
+                the grid is admissible.
+        """
+        self.regime = Regime(epochs, self.oracle.objective, self.score, **regime)
+        points = self.oracle.points()
+        if not points:
+            raise UserError("The grid is empty, since no combination can work: allow other values.")
+        self.experiment.open(
+            about.configuration(self, data, settings or {}),
+            {**about.versions(), "direction": self.oracle.objective.direction},
+        )
+        about.archive_source(self.experiment.path)
+        _settle_memory()
+        with self.experiment.lock(), self._progress(points) as progress:
+            for index, values in enumerate(points):
+                trial = self.experiment.trial(index, values)
+                if trial.state not in ("completed", "failed"):
+                    self._attempt(trial, data, callbacks, progress)
+                self.oracle.record(trial)
+                progress.trial_ended(trial)
+                self._drop_weights(trial)
+
+    def run_trial(
+        self, trial: records.Trial, data: Dataset, callbacks=(), report=None
+    ) -> list[float]:
+        """Runs the executions that are not finished, and returns every execution's score."""
+        scores = []
+        for k in range(self.executions_per_trial):
+            done = trial.execution(k)
+            result = done.result()
+            if result is None:
+                seed = self.seed + k
+                model = self.build(trial.hyperparameters, seed)
+                made = callbacks(model, trial, k) if callable(callbacks) else callbacks
+                result = execution.run(
+                    model,
+                    data,
+                    self.regime.for_trial(trial.hyperparameters),
+                    done,
+                    seed,
+                    copy.deepcopy(made) if made is callbacks else made,
+                    (lambda row, k=k: report(trial, k, row)) if report else lambda row: None,
+                )
+            scores.append(result["score"])
+        return scores
+
+    def build(self, values: dict[str, Any], seed: int | None = None) -> keras.Model:
+        """The compiled, untrained model of these hyperparameters and this seed."""
+        keras.backend.clear_session()
+        hp = self.oracle.get_space()
+        hp.values = dict(values)
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
+            hp.values["seed"] = seed
+        return self.hypermodel.build(hp)
+
+    def probe(self, data: Dataset, values: dict[str, Any], examples: int = 256) -> tuple:
+        """A fixed batch of training examples and targets as a trial sees them, for trackers."""
+        regime = replace(self.regime.for_trial(values), batch_size=examples, augment=())
+        return execution.Feed(data, regime).train(self.seed)[0]
+
+    def load_model(self, trial) -> keras.Model:
+        """The model of a trial's best execution, with the weights it kept."""
+        recorded = self._recorded(trial.trial_id)
+        sign = -1 if self.oracle.objective.direction == "max" else 1
+        k = min(range(len(recorded.scores)), key=lambda k: sign * recorded.scores[k])
+        return self._trained(recorded, k)
+
+    def results(self) -> pd.DataFrame:
+        """One row per execution; see `bpfree.reporting.results`."""
+        from bpfree import reporting
+
+        return reporting.results(self.experiment.path)
+
+    def leaderboard(self, data: Dataset | None = None, by: str = "algorithm") -> pd.DataFrame:
+        """The best trial of each algorithm; see `bpfree.reporting.leaderboard`.
+
+        Args:
+            data: if given, the chosen trials' executions are evaluated on its test set, each once
+                and for all: the metrics are recorded and never computed again.
+            by: the hyperparameter whose values compete.
+        """
+        from bpfree import reporting
+
+        board = reporting.leaderboard(self.experiment.path, by)
+        if data is None:
+            return board
+        for trial in board["trial"]:
+            self._test(self._recorded(trial), data)
+        return reporting.leaderboard(self.experiment.path, by)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _attempt(self, trial: records.Trial, data, callbacks, progress) -> None:
+        trial.begin()
+        if trial.deaths >= _MAX_DEATHS:
+            trial.fail(
+                f"The process died {trial.deaths} times in this trial without finishing an epoch."
+            )
+            return
+        progress.trial_began(trial)
+        try:
+            scores = self.run_trial(trial, data, callbacks, progress.epoch_ended)
+        except DiskError:
+            raise
+        except Exception:
+            trial.fail(traceback.format_exc(), _scores(trial))
+        else:
+            trial.complete(sum(scores) / len(scores), scores)
+
+    def _progress(self, points):
+        if not self.verbose:
+            return Silence()
+        return Progress(len(points), self.executions_per_trial, self.regime, self.verbose)
+
+    def _recorded(self, trial_id: str) -> records.Trial:
+        (trial,) = [trial for trial in self.experiment.trials() if trial.id == trial_id]
+        return trial
+
+    def _trained(self, trial: records.Trial, k: int) -> keras.Model:
+        model = self.build(trial.hyperparameters, self.seed + k)
+        shape = self.experiment.record()["configuration"]["data"]["input_shape"]
+        execution.load_best(model, trial.execution(k), shape)
+        return model
+
+    def _test(self, trial: records.Trial, data: Dataset) -> None:
+        for k in range(self.executions_per_trial):
+            done = trial.execution(k)
+            if done.test() is None:
+                regime = self.regime.for_trial(trial.hyperparameters)
+                metrics = execution.evaluate(self._trained(trial, k), data, regime)
+                records.write_json(done.test_file, metrics)
+
+    def _drop_weights(self, ended: records.Trial) -> None:
+        """Keeps the weights of the best trial of the ended one's algorithm, and no others'."""
+        if self.keep_weights == "all" or ended.state != "completed":
+            return
+        algorithm = ended.hyperparameters.get("algorithm")
+        rivals = [
+            trial
+            for trial in self.oracle.trials.values()
+            if trial.status == "COMPLETED"
+            and trial.hyperparameters.values.get("algorithm") == algorithm
+        ]
+        sign = -1 if self.oracle.objective.direction == "max" else 1
+        best = min(rivals, key=lambda trial: sign * trial.score)
+        for rival in rivals:
+            if rival is not best:
+                for done in self._recorded(rival.trial_id).executions():
+                    done.best_weights.unlink(missing_ok=True)
+
+
+def _scores(trial: records.Trial) -> list[float]:
+    """The scores of the executions that are finished."""
+    results = [done.result() for done in trial.executions()]
+    return [result["score"] for result in results if result]
+
+
+def _require(name: str, value: Any, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"{name} must be {wanted}, received {value!r}.")
+
+
+def _settle_memory() -> None:
+    """Takes what the imports made out of garbage collection, which every trial runs twice."""
+    gc.collect()
+    gc.freeze()

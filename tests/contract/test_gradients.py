@@ -1,0 +1,354 @@
+"""What every rule's gradients must satisfy, on one batch and without dropout."""
+
+import keras
+import numpy as np
+import pytest
+import toy
+from oracles import feedback, mlp
+from specs import SPECS, oracle
+
+import bpfree
+from bpfree import rules
+
+OPTIONS = [
+    "cce",
+    "dfa:signal_scale=0.5",
+    "drtp:bw_init=uniform,signal_scale=2",
+    "ll:loss=mse,activation=sigmoid,signal_scale=0.3",
+    "ll:loss=cce,activation=tanh",
+    "sdfa:bw_init=he",
+]
+"""Further spec strings, held against their closed form only."""
+
+
+@pytest.fixture(scope="module")
+def learners():
+    """One learner per spec, made when asked for: its compiled gradients are shared by the tests."""
+    made = {}
+
+    def get(spec):
+        if spec not in made:
+            made[spec] = toy.learner(spec, weight_decay=0.0)
+        return made[spec]
+
+    return get
+
+
+@pytest.fixture(params=SPECS)
+def learner(request, learners):
+    subject = learners(request.param)
+    subject.spec = request.param
+    toy.randomize(subject)
+    return subject
+
+
+@pytest.fixture
+def gradients(learner):
+    return lambda x, y, w: toy.values(learner.gradients(x, y, w))
+
+
+def check_closed_form(learner, spec, task, **options):
+    x, y, w = toy.batch()
+    expected = oracle(spec, learner, x, y, w, task)
+    if expected is None:
+        pytest.skip(f"rule {spec!r} has no closed form in tests/oracles")
+    toy.assert_close(learner.gradients(x, y, w, **options), expected)
+
+
+def test_closed_form(learner):
+    check_closed_form(learner, learner.spec, "cce")
+
+
+@pytest.mark.parametrize("spec", OPTIONS)
+def test_closed_form_of_options(spec):
+    check_closed_form(toy.learner(spec), spec, "cce")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_closed_form_of_another_loss(spec):
+    check_closed_form(toy.learner(spec, loss="mse"), spec, "mse")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_closed_form_as_a_foreign_rule(spec, learners):
+    """The gradients of a rule on another rule's learner: the seed, so the feedback, is the same."""
+    host = learners("bp" if spec != "bp" else "drtp")
+    toy.randomize(host)
+    x, y, w = toy.batch()
+    own = learners(spec)
+    toy.randomize(own)
+    expected = oracle(spec, own, x, y, w)
+    if expected is None:
+        pytest.skip(f"rule {spec!r} has no closed form in tests/oracles")
+    toy.assert_close(host.gradients(x, y, w, rule=spec), expected)
+
+
+def test_no_gradient_is_missing(learner, gradients):
+    found = gradients(*toy.batch())
+    assert [g.shape for g in found] == [tuple(v.shape) for v in learner.trainable_variables]
+    assert all(np.isfinite(g).all() for g in found)
+    assert np.abs(found[-1]).max() > 1e-3, "the head learns from the task loss"
+
+
+def test_duplicating_the_batch_changes_nothing(gradients):
+    batch = toy.batch(toy.EXAMPLES // 2)
+    toy.assert_close(
+        gradients(*(np.concatenate([part, part]) for part in batch)), gradients(*batch)
+    )
+
+
+def test_order_of_examples_does_not_matter(gradients):
+    order = np.random.default_rng(1).permutation(toy.EXAMPLES)
+    batch = toy.batch()
+    toy.assert_close(gradients(*(part[order] for part in batch)), gradients(*batch))
+
+
+def test_weight_two_is_the_example_twice_and_weight_zero_is_nothing(gradients):
+    """Both batches have N examples, so that the division by N is the same."""
+    x, y, _ = toy.batch()
+    half = toy.EXAMPLES // 2
+    w = np.repeat(np.float32([2, 0]), half)
+    twice = [np.concatenate([part[:half], part[:half]]) for part in (x, y)]
+    expected = gradients(*twice, np.ones_like(w))
+    toy.assert_close(gradients(x, y, w), expected)
+    x[half:] = 1e3
+    toy.assert_close(gradients(x, y, w), expected)
+
+
+def test_no_weights_are_ones(learner, gradients):
+    x, y, w = toy.batch()
+    toy.assert_close(learner.gradients(x, y), gradients(x, y, np.ones_like(w)))
+
+
+def test_weight_decay_adds_lambda_times_the_kernels(learner, gradients):
+    """λ is a weight of the learner: assigning it needs no other program."""
+    batch = toy.batch()
+    plain = gradients(*batch)
+    learner.decay.assign(0.3)
+    decayed = gradients(*batch)
+    learner.decay.assign(0.0)
+    expected = [
+        g + (0.3 * k if v.name == "kernel" else 0)
+        for g, k, v in zip(
+            plain,
+            toy.values(learner.trainable_variables),
+            learner.trainable_variables,
+            strict=True,
+        )
+    ]
+    assert sum(v.name == "kernel" for v in learner.trainable_variables) == 3
+    toy.assert_close(decayed, expected)
+
+
+def linear_loss(y_true, y_pred):
+    """Its error y/N does not depend on the outputs, so nothing of later weights comes through it."""
+    return keras.ops.sum(y_true * y_pred, axis=-1)
+
+
+@pytest.mark.parametrize("spec", [*SPECS])
+def test_locality(spec):
+    """Where gradients are cut, later weights reach a block through the output error alone."""
+    learner = toy.learner(spec, loss=linear_loss)
+    batch = toy.batch()
+    before = toy.values(learner.gradients(*batch))
+    later = learner.trainable_variables[2:]
+    for variable in later:
+        variable.assign(variable * -1.7 + 0.1)
+    after = toy.values(learner.gradients(*batch))
+    if learner.rule.cut:
+        toy.assert_close(after[:2], before[:2], 1e-7)
+    else:
+        assert np.abs(after[0] - before[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("spec", ["dfa", "sdfa", "drtp", "ll", "mse", "dfa:recompute=true"])
+def test_each_feedback_matrix_speaks_to_its_own_block(spec, learners):
+    learner = learners(spec)
+    toy.randomize(learner)
+    batch = toy.batch()
+    before = toy.values(learner.gradients(*batch))
+    other = learner.rule.feedback[1]
+    kept = toy.values([other])[0]
+    other.assign(-2.0 * kept)
+    after = toy.values(learner.gradients(*batch))
+    other.assign(kept)
+    toy.assert_close([*after[:2], *after[4:]], [*before[:2], *before[4:]], 1e-7)
+    assert np.abs(after[2] - before[2]).max() > 1e-3
+    if spec not in ("ll", "mse"):
+        toy.assert_close(after[2:4], [-2 * g for g in before[2:4]])
+
+
+SIGNALS = {
+    "dfa": lambda problem: problem.error(),
+    "sdfa": lambda problem: problem.shares * np.sign(problem.example_error()),
+    "drtp": lambda problem: -problem.shares * problem.y,
+}
+
+
+@pytest.mark.parametrize("spec", SIGNALS)
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_step_moves_activations_against_their_signal(spec, block, learners):
+    """Σ Δh_l · (signal F_lᵀ) < 0 when one block alone takes a small step."""
+    learner = learners(spec)
+    toy.randomize(learner)
+    x, y, w = toy.batch()
+    matrices = toy.values(learner.rule.feedback)
+    before = toy.values(learner.trainable_variables)
+    gradients = toy.values(learner.gradients(x, y, w))
+    after = list(before)
+    for index in (2 * block, 2 * block + 1):
+        after[index] = before[index] - 1e-3 * gradients[index]
+    old, new = (mlp.Problem(weights, matrices, x, y, w) for weights in (before, after))
+    signal = SIGNALS[spec](old) @ matrices[block].T
+    assert np.sum((new.hidden[block] - old.hidden[block]) * signal) < -1e-7
+
+
+@pytest.mark.parametrize("spec", ["bp", "shallow", "ll", "mse"])
+def test_a_small_step_lowers_the_objective(spec, learners):
+    """Rules whose surrogates are losses follow them down; others have a frozen signal in them."""
+    learner = learners(spec)
+    toy.randomize(learner)
+    x, y, w = toy.batch()
+    objective = lambda: float(learner.objective(learner.rule, (x, y, w)))  # noqa: E731
+    before = objective()
+    for variable, gradient in zip(
+        learner.trainable_variables, learner.gradients(x, y, w), strict=True
+    ):
+        variable.assign(variable - 1e-2 * gradient)
+    assert objective() < before - 1e-4
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_eager_jit_and_closed_form_take_the_same_step(spec):
+    """One SGD step of rate 1 moves each weight by its gradient, λK included; `loss` is the task's."""
+    batch = toy.batch()
+    after = []
+    for how in ({"run_eagerly": True}, {"jit_compile": True}):
+        learner = toy.learner(spec, weight_decay=0.2, compile=how)
+        before = toy.values(learner.trainable_variables)
+        gradients = oracle(spec, learner, *batch)
+        logs = toy.step(learner, *batch)
+        problem = mlp.Problem(before, [], *batch)
+        assert logs["loss"] == pytest.approx(problem.loss(), rel=1e-5)
+        squares = sum(float(np.sum(np.square(k, dtype="float64"))) for k in before[::2])
+        assert logs["reg"] == pytest.approx(0.2 / 2 * squares, rel=1e-5)
+        after.append(toy.values(learner.trainable_variables))
+        if gradients is None:
+            continue
+        for index, variable in enumerate(learner.trainable_variables):
+            gradient = gradients[index] + (0.2 * before[index] if index % 2 == 0 else 0)
+            scale = learner.rule.lr_multiplier(variable)
+            toy.assert_close([after[-1][index]], [before[index] - scale * gradient])
+    toy.assert_close(*after)
+
+
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.01), ("mixed_bfloat16", 0.06)])
+@pytest.mark.parametrize("spec", SPECS)
+def test_half_precision(spec, policy, tolerance, learners):
+    """Gradients are float32 and those of float32 within the format's precision."""
+    batch = toy.batch()
+    reference = learners(spec)
+    toy.randomize(reference)
+    keras.config.set_dtype_policy(policy)
+    try:
+        learner = toy.learner(spec)
+        found = learner.gradients(*batch)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {keras.backend.standardize_dtype(g.dtype) for g in found} == {"float32"}
+    for g, expected in zip(toy.values(found), toy.values(reference.gradients(*batch)), strict=True):
+        assert np.linalg.norm(g - expected) <= tolerance * max(np.linalg.norm(expected), 1e-2)
+
+
+@pytest.mark.parametrize("spec", ["dfa", "ll"])
+def test_weights_that_are_normalised_by_their_sum(spec):
+    """Reduction mean_with_sample_weight divides by Σw, in local losses too."""
+    loss = keras.losses.CategoricalCrossentropy(reduction="mean_with_sample_weight")
+    learner = toy.learner(spec, loss=loss)
+    x, y, w = toy.batch()
+    toy.assert_close(learner.gradients(x, y, w), oracle(spec, learner, x, y, w / w.mean()))
+
+
+def test_gradients_of_bp_are_those_of_plain_keras(learners):
+    """Another rule's learner, with dropout off and batch normalisation on, against `keras.Model`."""
+    x, y, w = toy.batch()
+    learner = toy.learner("dfa", batch_norm=True, activation="swish")
+    before = toy.values(learner.trainable_variables)
+    gradients = toy.values(learner.gradients(x, y, w, rule="bp"))
+    plain = keras.Sequential([*learner.network.blocks, learner.network.head])
+    plain.compile(keras.optimizers.SGD(1.0), keras.losses.CategoricalCrossentropy(from_logits=True))
+    plain.train_on_batch(x, y, sample_weight=w)
+    after = toy.values(learner.trainable_variables)
+    toy.assert_close(gradients, [b - a for b, a in zip(before, after, strict=True)])
+
+
+def linear_learner(spec, **options):
+    return toy.learner(spec, toy.network("5-4-3", activation="linear", **options), **options)
+
+
+def test_dfa_is_backpropagation_where_feedback_is_the_product_of_later_kernels():
+    """In a linear network F_l = K_{l+1} … K_head makes e F_lᵀ the true ∂loss/∂h_l."""
+    learner = toy.learner("dfa", toy.network("5-4-3", activation="linear"))
+    product = np.eye(toy.OUTPUTS)
+    kernels = toy.values(learner.trainable_variables[::2])
+    for kernel, matrix in zip(kernels[:0:-1], learner.rule.feedback[::-1], strict=True):
+        product = kernel @ product
+        matrix.assign(product)
+    batch = toy.batch()
+    toy.assert_close(learner.gradients(*batch), learner.gradients(*batch, rule="bp"))
+
+
+def test_aligned_weights_make_dfa_backpropagation():
+    """K_l = F_{l−1} F_lᵀ and the head's F_L; orthonormal F then give K_{l+1} … K_head = F_l."""
+    net = toy.network("5-4-3", activation="linear", fw_init="aligned")
+    first = toy.values(net.blocks[0].trainable_variables)[0]
+    learner = toy.learner("dfa", net, random_weights=False)
+    kernels = toy.values(learner.trainable_variables[::2])
+    F = toy.values(learner.rule.feedback)
+    toy.assert_close(kernels, [first, F[0] @ F[1].T, F[1] @ F[2].T, F[2]], 1e-6)
+    batch = toy.batch()
+    toy.assert_close(learner.gradients(*batch), learner.gradients(*batch, rule="bp"))
+
+
+def test_accumulated_gradients_are_those_of_the_joined_batch():
+    x, y, w = toy.batch()
+    half = toy.EXAMPLES // 2
+    for spec in ("dfa", "shallow"):
+        learner = toy.learner(
+            spec, optimizer=keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+        )
+        before = toy.values(learner.trainable_variables)
+        expected = oracle(spec, learner, x, y, w)
+        for part in (slice(half), slice(half, None)):
+            toy.assert_close(toy.values(learner.trainable_variables), before)
+            learner.train_on_batch(x[part], y[part], sample_weight=w[part])
+        moved = toy.values(learner.trainable_variables)
+        toy.assert_close(moved, [b - g for b, g in zip(before, expected, strict=True)])
+
+
+def test_oracle_of_backpropagation_against_finite_differences():
+    """The one oracle that has a loss to be differentiated; it vouches for forward pass and error."""
+    random = np.random.default_rng(0)
+    shapes = [(6, 5), (5,), (5, 4), (4,), (4, 3), (3,)]
+    weights = [random.normal(size=shape) for shape in shapes]
+    for task in ("cce", "mse"):
+        gradients = feedback.bp(mlp.Problem(weights, [], *toy.batch(), task))
+        for index, weight in enumerate(weights):
+            direction = random.normal(size=weight.shape)
+            loss = [
+                mlp.Problem(
+                    [*weights[:index], weight + h * direction, *weights[index + 1 :]],
+                    [],
+                    *toy.batch(),
+                    task,
+                ).loss()
+                for h in (1e-5, -1e-5)
+            ]
+            expected = (loss[0] - loss[1]) / 2e-5
+            assert np.sum(gradients[index] * direction) == pytest.approx(expected, rel=1e-6)
+
+
+def test_rules_are_all_here():
+    """A rule without a closed form is not forgotten: it is skipped by name above."""
+    assert {"bp", "shallow", "dfa", "sdfa", "drtp", "ll"} <= set(rules.names())
+    assert bpfree.rules.aliases().keys() >= {"cce", "mse"}

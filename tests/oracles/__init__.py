@@ -1,0 +1,17 @@
+"""Closed forms of the learning rules in NumPy float64, written from the papers' formulas.
+
+Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b_head]`. Nothing here
+imports bpfree.
+"""
+
+from oracles import feedback
+
+ORACLES = {
+    "bp": feedback.bp,
+    "shallow": feedback.shallow,
+    "dfa": feedback.dfa,
+    "sdfa": feedback.sdfa,
+    "drtp": feedback.drtp,
+    "ll": feedback.ll,
+}
+"""By the rule's name; each takes the rule's options as keyword arguments and ignores others."""

@@ -1,0 +1,251 @@
+"""Figures: what is drawn is checked against SciPy, and no global state is left behind."""
+
+import gc
+import math
+import sys
+import weakref
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from bpfree.errors import UserError
+from bpfree.reporting import plot_histories, plot_learning_rates, style
+from bpfree.reporting.metrics import higher_is_better, label
+
+
+def history(rule, execution, values, **columns):
+    return [
+        {"project": "p", "trial": rule, "execution": execution, "epoch": epoch, "val_error": value,
+         "algorithm": rule, **columns}
+        for epoch, value in enumerate(values, 1)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def frame():
+    """dfa: three executions, of which one stops early and one has a NaN; bp: one."""
+    rows = history("dfa", 0, [9.0, 5.0, 4.0, 3.0]) + history("dfa", 1, [8.0, 6.0, 3.0])
+    rows += history("dfa", 2, [7.0, 7.0, math.nan, 5.0]) + history("bp", 0, [4.0, 2.0, 1.0, 1.0])
+    return pd.DataFrame(rows)
+
+
+def lines(figure):
+    """Those that the legend names, by name."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    return dict(zip(names, handles, strict=True))
+
+
+def band(figure, n):
+    vertices = figure.axes[0].collections[n].get_paths()[0].vertices
+    ends = {}
+    for x, y in vertices:
+        ends.setdefault(x, []).append(y)
+    return {x: (min(ys), max(ys)) for x, ys in ends.items()}
+
+
+def test_a_curve_is_the_mean_over_executions(frame):
+    figure = plot_histories(frame)
+    assert isinstance(figure, Figure)
+    assert list(lines(figure)) == ["bp (n=1)", "dfa (n=3)"]
+    x, y = lines(figure)["dfa (n=3)"].get_data()
+    np.testing.assert_array_equal(x, [1, 2, 3, 4])
+    np.testing.assert_array_equal(y, [8.0, 6.0, math.nan, math.nan])
+    [faint] = [line for line in figure.axes[0].lines if line.get_alpha()]
+    np.testing.assert_array_equal(faint.get_ydata(), [8.0, 6.0, 3.5, 4.0])
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation error (%)")
+    assert axes.get_legend().get_title().get_text() == "learning rule"
+
+
+@pytest.mark.parametrize("spread", ["interval", "std", "range"])
+def test_the_band_is_the_spread(frame, spread):
+    figure = plot_histories(frame, spread=spread)
+    values = np.array([9.0, 8.0, 7.0])
+    expected = {
+        "interval": scipy.stats.t.interval(0.95, 2, values.mean(), scipy.stats.sem(values)),
+        "std": (values.mean() - values.std(ddof=1), values.mean() + values.std(ddof=1)),
+        "range": (7.0, 9.0),
+    }[spread]
+    assert band(figure, 1)[1.0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_groups_of_several_columns_are_told_apart():
+    rows = [
+        row
+        for rule in ("dfa", "bp")
+        for lr in (0.1, 0.01)
+        for row in history(rule, lr, [1.0, 2.0], lr=lr, bw_init=None)
+    ]
+    figure = plot_histories(pd.DataFrame(rows), by=["algorithm", "lr", "bw_init"])
+    assert list(lines(figure)) == [
+        "bp, 0.01, none (n=1)", "bp, 0.1, none (n=1)",
+        "dfa, 0.01, none (n=1)", "dfa, 0.1, none (n=1)",
+    ]  # fmt: skip
+    drawn = [(line.get_color(), line.get_linestyle()) for line in lines(figure).values()]
+    assert len(set(drawn)) == 4
+    assert drawn[0][0] == drawn[1][0] != drawn[2][0] == drawn[3][0]
+    assert drawn[0][1] == drawn[2][1] != drawn[1][1] == drawn[3][1]
+
+
+def test_a_rule_looks_the_same_in_every_figure(frame):
+    alone = plot_histories(frame[frame["algorithm"] == "dfa"])
+    beside = plot_histories(frame)
+    color = {lines(figure)["dfa (n=3)"].get_color() for figure in (alone, beside)}
+    assert color == {style.rule_look("dfa")["color"]}
+
+
+def test_no_two_rules_look_alike():
+    looks = {tuple(style.rule_look(rule).values()) for rule in style.RULES}
+    assert len(looks) == len(style.RULES) == 23
+    assert style.RULES[:8] == ("bp", "shallow", "dfa", "sdfa", "drtp", "cce", "mse", "ll")
+    okabe_ito = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00",
+                 "#cc79a7", "#999999"}  # fmt: skip
+    assert {to_hex(color) for color in style.PALETTE} <= okabe_ito
+    assert style.rule_look("fg:guess=local") == style.rule_look("fg")
+    assert style.rule_look("my_rule") == style.rule_look("my_rule")
+
+
+def test_rules_have_a_fixed_order_and_plugins_follow():
+    rules = ["mine", "ll", "dfa", "fg:guess=local", "shallow", "bp", None, "drtp"]
+    ordered = [rule for (rule,) in style.in_order([(rule,) for rule in rules])]
+    assert ordered == ["bp", "shallow", "dfa", "drtp", "ll", "fg:guess=local", "mine", None]
+
+
+def test_one_rule_with_two_options_has_two_lines():
+    rows = history("fg:guess=local", 0, [1.0, 2.0]) + history("fg:guess=global", 0, [2.0, 3.0])
+    drawn = lines(plot_histories(pd.DataFrame(rows))).values()
+    assert len({line.get_color() for line in drawn}) == 1
+    assert len({line.get_linestyle() for line in drawn}) == 2
+
+
+def test_numbers_are_in_the_order_of_their_size():
+    rows = [row for lr in (1.0, 1e-4, 0.1) for row in history("dfa", lr, [1.0], lr=lr)]
+    figure = plot_histories(pd.DataFrame(rows), by="lr")
+    assert list(lines(figure)) == ["0.0001 (n=1)", "0.1 (n=1)", "1 (n=1)"]
+    assert all(line.get_marker() == "o" for line in lines(figure).values())  # a point shows
+
+
+def test_projects_that_do_not_measure_it_do_not_count(frame):
+    other = pd.DataFrame(history("dfa", 0, [math.nan, math.nan])).assign(project="reconstruction")
+    figure = plot_histories(pd.concat([frame, other]))
+    assert list(lines(figure)) == ["bp (n=1)", "dfa (n=3)"]
+
+
+def test_a_figure_draws_headless_and_without_pyplot(frame, tmp_path):
+    before = "matplotlib.pyplot" in sys.modules
+    for n in range(3):
+        plot_histories(frame).savefig(tmp_path / f"{n}.png")
+    plot_histories(frame).savefig(tmp_path / "x.pdf")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_figures_are_not_kept_alive(frame):
+    figure = weakref.ref(plot_histories(frame))
+    gc.collect()
+    assert figure() is None
+
+
+def test_axes_of_the_user_s_are_drawn_into(frame):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot_histories(frame, ax=right) is figure
+    assert right.lines and not left.lines
+    assert plot_learning_rates(rates(), ax=left) is figure and left.lines
+
+
+def rates():
+    """bp has two architectures at 0.001; an execution of each rule diverges at 0.1."""
+    values = {
+        ("bp", 0.001, "a"): [5.0, 6.0, 7.0], ("bp", 0.001, "b"): [3.0, 4.0, 8.0],
+        ("bp", 0.01, "a"): [2.0, 3.0, 4.0], ("bp", 0.1, "a"): [0.0, 1.0, math.nan],
+        ("dfa", 0.001, "a"): [4.0, 4.0, 4.0], ("dfa", 0.01, "a"): [6.0, 5.0, 4.0],
+        ("dfa", 0.1, "a"): [math.inf, 1.0, math.nan],
+    }  # fmt: skip
+    rows = [
+        {"project": "p", "trial": f"{rule}{lr}{arch}", "execution": k, "finished": True,
+         "algorithm": rule, "lr": lr, "arch": arch, "val_error": error, "val_accuracy": -error}
+        for (rule, lr, arch), errors in values.items()
+        for k, error in enumerate(errors)
+    ]  # fmt: skip
+    unfinished = {**rows[0], "execution": 9, "finished": False, "val_error": math.nan}
+    return pd.DataFrame([*rows, unfinished])
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val_error", 1), ("val_accuracy", -1)])
+def test_learning_rates_show_the_best_trial_with_its_interval(metric, sign):
+    figure = plot_learning_rates(rates(), metric)
+    axes = figure.axes[0]
+    assert list(lines(figure)) == ["bp (n=3)", "dfa (n=3)"]
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "learning rate"
+    bars = lines(figure)
+    x, y = np.asarray(bars["bp (n=3)"].lines[0].get_data(), float)
+    np.testing.assert_array_equal(x, [0.001, 0.01, 0.1])
+    np.testing.assert_array_equal(sign * y, [5.0, 3.0, math.nan])
+    y = np.asarray(bars["dfa (n=3)"].lines[0].get_ydata(), float)
+    np.testing.assert_array_equal(sign * y, [4.0, 5.0, math.nan])
+    [segments] = bars["bp (n=3)"].lines[2]
+    low, high = scipy.stats.t.interval(0.95, 2, 3.0, scipy.stats.sem([2.0, 3.0, 4.0]))
+    ends = sorted(sign * segments.get_segments()[1][:, 1])
+    assert ends == pytest.approx([low, high], rel=1e-12)
+    stars = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "*"]
+    assert stars == [[[0.01, sign * 3.0]], [[0.001, sign * 4.0]]]
+
+
+def test_learning_rates_of_single_executions():
+    frame = rates()
+    drawn = lines(plot_learning_rates(frame[frame["execution"] == 0]))
+    assert list(drawn) == ["bp (n=1)", "dfa (n=1)"]
+
+
+def test_a_rule_that_always_diverges_has_no_learning_rate():
+    frame = rates()
+    frame = frame[(frame["algorithm"] == "bp") | (frame["lr"] == 0.1)]
+    assert list(lines(plot_learning_rates(frame))) == ["bp (n=3)"]
+
+
+@pytest.mark.parametrize(
+    ("plot", "arguments", "message"),
+    [
+        (plot_histories, {"metric": "val_eror"}, "no column 'val_eror': choose one of project, "),
+        (plot_histories, {"by": "rule"}, "no column 'rule': choose one of .*, algorithm, "),
+        (plot_histories, {"by": ["lr", "rule"]}, "no column 'rule'"),
+        (plot_histories, {"metric": "algorithm"}, "Column 'algorithm' holds no number yet"),
+        (plot_histories, {"spread": "sem"}, "spread 'sem': choose one of interval, std, range"),
+        (plot_learning_rates, {"metric": "x"}, "no column 'x': choose one of project, "),
+        (plot_learning_rates, {"metric": "arch"}, "Column 'arch' holds no number yet"),
+    ],
+)
+def test_what_cannot_be_drawn_gets_a_sentence(plot, arguments, message):
+    frame = rates().assign(epoch=1)
+    with pytest.raises(UserError, match=message) as caught:
+        plot(frame, **arguments)
+    assert str(caught.value).endswith(".")
+
+
+def test_empty_frames_get_a_sentence(frame):
+    with pytest.raises(UserError, match="no rows"):
+        plot_histories(frame[:0])
+    with pytest.raises(UserError, match="holds no number"):
+        plot_learning_rates(rates().assign(finished=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "higher"),
+    [
+        ("val_error", "validation error (%)", False),
+        ("error", "training error (%)", False),
+        ("test_error", "test error (%)", False),
+        ("loss", "training loss", False),
+        ("val_accuracy", "validation accuracy", True),
+        ("bp_cosine/block_1", "bp cosine, block 1", True),
+        ("lr", "learning rate", False),
+        ("seconds", "time (s)", False),
+    ],
+)
+def test_columns_have_names_in_words(name, words, higher):
+    assert label(name) == words and higher_is_better(name) == higher

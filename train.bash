@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# Runs a sweep to its end: starts tune.py, starts it again when it crashes, and keeps <experiment_dir>/status.json.
+#
+#   ./train.bash <experiment_dir> [flags of tune.py]
+#
+# Exit codes: 0 completed; 2 a mistake in the command; 3 no trial succeeded; 129, 130, 143 stopped by HUP, INT, TERM;
+# otherwise that of the last crash, after five in a row without a new record on disk.
+# Environment: PYTHON (used where no .venv lies beside this file); BPFREE_RESTART_PAUSE before a restart and
+# BPFREE_STOP_GRACE before a signal is followed by kill -9, in seconds.
+set -u
+
+max_crashes=5
+pause=${BPFREE_RESTART_PAUSE:-1}
+grace=${BPFREE_STOP_GRACE:-30}
+
+say() { printf 'train.bash: %s\n' "$1" >&2; }
+
+refuse() {
+  say "$1"
+  exit 2
+}
+
+# status STATE [EXIT_CODE]: replaces status.json. A Ctrl-C meant for the sweep must not cut this short.
+status() (
+  trap '' INT TERM HUP
+  exec "$python" -I -S -c '
+import json, os, sys
+
+path, state, exit_code, crashes, started, updated, pid, *flags = sys.argv[1:]
+status = {"state": state, "flags": flags, "host": os.uname().nodename, "pid": int(pid), "started": started,
+          "updated": updated, "crashes": int(crashes), "exit_code": int(exit_code) if exit_code else None}
+try:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(f"{path}.{pid}.tmp", "w") as file:
+        file.write(json.dumps(status, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+except OSError as error:
+    sys.exit(f"train.bash: cannot write the status: {error}")
+' "$status_file" "$1" "${2-}" "$crashes" "$started" "$(now)" $$ ${flags[@]+"${flags[@]}"}
+)
+
+now() { date -u +%Y-%m-%dT%H:%M:%SZ; }
+
+end() {
+  status "$1" "$2"
+  exit "$2"
+}
+
+# A refused command leaves nothing behind: neither new directories nor another status of an earlier sweep.
+end_as_found() {
+  if [[ -n $earlier_status ]]; then
+    printf '%s\n' "$earlier_status" >"$status_file.$$.tmp" && mv -f -- "$status_file.$$.tmp" "$status_file"
+  elif ((${#created[@]})); then
+    rm -f -- "$status_file"
+    rmdir -- "${created[@]}" 2>/dev/null
+  else
+    status failed 2
+  fi
+  exit 2
+}
+
+# tune FLAGS…: in the background, as bash answers a signal during `wait` but not during a foreground command.
+# Bash may make a background command ignore Ctrl-C; `trap -` undoes that.
+tune() {
+  (
+    trap - INT QUIT
+    exec "$python" "$here/tune.py" "--experiment_dir=$experiment_dir" "$@"
+  ) &
+  wait "$!"
+}
+
+gone_within() {
+  local until=$((SECONDS + $1 + 1)) # whole seconds: the first may be nearly over
+  while kill -0 "$!" 2>/dev/null; do
+    ((SECONDS < until)) || return 1
+    sleep 0.1
+  done
+}
+
+# stop SIGNAL EXIT_CODE: the answer to a signal. A Ctrl-C at the terminal has reached tune.py as well: it gets time to
+# act on that one, since a second would cut short what it does about the first.
+stop() {
+  trap '' INT TERM HUP
+  if [[ -n ${!:-} ]]; then
+    { [[ $1 == INT ]] && gone_within 2; } || kill -s "$1" "$!" 2>/dev/null
+    gone_within "$grace" || kill -s KILL "$!" 2>/dev/null
+  fi
+  end interrupted "$2"
+}
+
+# What the sweep has on record: epochs, finished executions, finished trials.
+count_records() {
+  {
+    find "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/history.csv' -exec cat {} +
+    find "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/result.json'
+    find "$experiment_dir" -maxdepth 4 -path '*/trials/*/trial.json' \
+      -exec grep -lE '"state": *"(completed|failed)"' {} +
+  } 2>/dev/null | wc -l
+}
+
+# Sets restart_flags. A sweep is wiped once, by its first start: never by the start after a crash, not even from a flag file.
+drop_reset() {
+  local flag
+  restart_flags=()
+  for flag in "$@"; do
+    case $flag in
+      -reset_training | --reset_training | -reset_training=* | --reset_training=*) ;;
+      -flagfile* | --flagfile*) restart_flags+=("$flag" --noreset_training) ;;
+      *) restart_flags+=("$flag") ;;
+    esac
+  done
+}
+
+# Sets created: the directories that had to be made, deepest first.
+make_directory() {
+  local missing=$1
+  created=()
+  while [[ ! -e $missing ]]; do
+    created+=("$missing")
+    missing=$(dirname -- "$missing")
+  done
+  mkdir -p -- "$1" 2>/dev/null
+  [[ -d $1 && -w $1 ]] || refuse "cannot write to the experiment directory '$1'; name another one"
+}
+
+usage='usage: ./train.bash <experiment_dir> [flags of tune.py]'
+case ${1-} in
+  '') refuse "no experiment directory given; $usage" ;;
+  -*) refuse "the experiment directory comes first, before '$1'; $usage" ;;
+esac
+experiment_dir=$1
+shift
+flags=("$@")
+
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+python=$here/.venv/bin/python
+[[ -x $python ]] || python=${PYTHON:-python3}
+command -v "$python" >/dev/null || refuse "no Python found as '$python'; run 'make install' or set PYTHON"
+export PYTHONUNBUFFERED=1
+
+make_directory "$experiment_dir"
+status_file=$experiment_dir/status.json
+earlier_status=$(cat -- "$status_file" 2>/dev/null)
+started=$(now)
+crashes=0
+fruitless=0
+most_records=-1
+
+trap 'stop HUP 129' HUP
+trap 'stop INT 130' INT
+trap 'stop TERM 143' TERM
+
+drop_reset ${flags[@]+"${flags[@]}"}
+next_flags=(${flags[@]+"${flags[@]}"})
+while :; do
+  status running
+  tune ${next_flags[@]+"${next_flags[@]}"}
+  code=$?
+  case $code in
+    0) end completed 0 ;;
+    2) if ((crashes)); then end failed 2; else end_as_found; fi ;;
+    3) end failed 3 ;;
+    129 | 130 | 143) end interrupted "$code" ;;
+  esac
+
+  crashes=$((crashes + 1))
+  records=$(count_records)
+  if ((records > most_records)); then
+    most_records=$records
+    fruitless=0
+  fi
+  fruitless=$((fruitless + 1))
+  if ((fruitless == max_crashes)); then
+    say "giving up: $max_crashes crashes in a row without a new record, the last with exit code $code"
+    end failed "$code"
+  fi
+  say "tune.py crashed with exit code $code; starting it again in $pause s"
+  status crashed "$code"
+  sleep "$pause"
+  next_flags=(${restart_flags[@]+"${restart_flags[@]}"})
+done
