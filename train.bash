@@ -68,7 +68,7 @@ tune() {
     trap - INT QUIT
     exec "$python" "$here/tune.py" "--experiment_dir=$experiment_dir" "$@"
   ) &
-  wait "$!"
+  { wait "$!"; } 2>/dev/null # bash would report a killed tune.py by quoting this function
 }
 
 gone_within() {

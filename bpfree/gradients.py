@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff, rules
+from bpfree.errors import UserError
 from bpfree.seeds import derive
 
 
@@ -36,8 +37,11 @@ class GradientFunctions:
         applied, foreign = learner.rule, []
         if rule is not None:
             applied = rules.get(rule, seed=learner.seed)
+            self._check(applied)
             learner.build_rule(applied)
-            foreign = applied.variables
+            # Keras tracks the network that a rule was built with, among the rule's own weights.
+            known = set(map(id, learner.variables))
+            foreign = [variable for variable in applied.variables if id(variable) not in known]
 
         def objective(*batch):
             return learner.objective(applied, batch, training)
@@ -47,6 +51,13 @@ class GradientFunctions:
             objective, learner.trainable_variables, state, bool(learner.jit_compile)
         )
         return function, state, applied
+
+    def _check(self, rule: rules.Rule) -> None:
+        network = self._learner.network
+        # The weights are there already, so how they were made is no reason to refuse.
+        refusal = rule.refusal(network.problem_type, network.activation, fw_init=None)
+        if refusal:
+            raise UserError(refusal)
 
 
 def _reseeded(state: Sequence[keras.Variable], seed: int) -> list:

@@ -83,9 +83,8 @@ class Learner(keras.Model):
             self.reg = keras.metrics.Mean("reg")
 
     def build_rule(self, rule: rules.Rule) -> None:
-        """Checks a rule against the built network and builds it, unless it is built."""
+        """Builds a rule for the built network, unless it is built."""
         if not rule.built:
-            rule.check(self.network)
             outputs = self.network.compute_output_shape(self._shape)[-1]
             rule.build(self.network, self._shape, outputs)
 
@@ -156,7 +155,7 @@ class Learner(keras.Model):
             self.reg.update_state(regularizer)
         if "surrogate" not in lesson:
             return task
-        surrogate = lesson["surrogate"] + self._untouched()
+        surrogate = lesson["surrogate"]
         if regularizer is not None:
             surrogate = surrogate + regularizer
         return _with_gradient_of(task, surrogate)
@@ -188,16 +187,6 @@ class Learner(keras.Model):
             kernels = [v for v in self.trainable_variables if v.name == "kernel"]
             terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))
         return sum(terms) if terms else None
-
-    def _untouched(self):
-        """0, with a zero gradient for every variable: TensorFlow's would otherwise be None.
-
-        One entry of each suffices, and costs nothing.
-        """
-        return sum(
-            0.0 * ops.cast(ops.reshape(variable, (-1,))[0], "float32")
-            for variable in self.trainable_variables
-        )
 
     # -- looking inside -------------------------------------------------------------------------
 

@@ -132,6 +132,9 @@ def test_crash_is_followed_by_a_restart(sandbox):
     assert status["crashes"] == 3
     assert status["exit_code"] == 0
     assert "exit code 137" in sandbox.errors and "exit code 139" in sandbox.errors
+    assert all(line.startswith("train.bash: ") for line in sandbox.errors.splitlines()), (
+        sandbox.errors
+    )
 
 
 def test_five_crashes_without_progress_end_the_sweep(sandbox):

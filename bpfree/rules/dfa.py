@@ -52,5 +52,5 @@ class DirectFeedbackAlignment(ProjectionRule):
         # Without a dependency of the second pass on the first one's end, XLA would merge the two.
         late = batch.x + ops.cast(0 * ops.sum(error), batch.x.dtype)
         trace = self.trace(network, replace(batch, x=late))
-        surrogates = self.send([error] * len(trace.blocks), trace.activations)
+        surrogates = self.send(trace.tied(error), trace.activations)
         return [*surrogates, batch.task_loss(trace.outputs)], trace.outputs

@@ -29,7 +29,7 @@ class DirectRandomTargetProjection(ProjectionRule):
 
     def surrogates(self, trace: Trace) -> list:
         target = -trace.targets * trace.batch.shares[:, None]
-        return self.send([target] * len(trace.blocks), trace.activations)
+        return self.send(trace.tied(target), trace.activations)
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if problem_type == "reconstruction":

@@ -64,8 +64,10 @@ class LocalLoss(ProjectionRule):
         activation = keras.activations.get(self.activation if self.loss == "mse" else "linear")
         local = LOSSES[self.loss]
         return [
-            self.scale * trace.batch.mean(local(activation(projection(h)), trace.targets))
-            for projection, h in zip(self.projections, trace.activations, strict=True)
+            self.scale * trace.batch.mean(local(activation(projection(h)), targets))
+            for projection, h, targets in zip(
+                self.projections, trace.activations, trace.tied(trace.targets), strict=True
+            )
         ]
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:

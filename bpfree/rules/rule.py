@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import keras
+from keras import ops
 
 from bpfree.errors import UserError
 from bpfree.rules.trace import Batch, Trace
@@ -153,3 +154,12 @@ class Rule(keras.layers.Layer):
     def get_build_config(self):
         # The learner builds its rule; Keras could not, without the network.
         return None
+
+
+def zero(layer):
+    """0, with a zero gradient for each of a layer's variables: the surrogate of what learns nothing.
+
+    Without it TensorFlow's gradient would be None. One entry of each variable suffices.
+    """
+    entries = (ops.reshape(variable, (-1,))[0] for variable in layer.trainable_variables)
+    return sum((0 * ops.cast(entry, "float32") for entry in entries), 0.0)

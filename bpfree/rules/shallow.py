@@ -1,6 +1,6 @@
 """shallow: only the head learns, the control."""
 
-from bpfree.rules.rule import Rule
+from bpfree.rules.rule import Rule, zero
 from bpfree.rules.trace import Trace
 
 
@@ -19,7 +19,7 @@ class Shallow(Rule):
         self._learning = frozenset(map(id, network.head.trainable_variables))
 
     def surrogates(self, trace: Trace) -> list:
-        return [0.0 for _ in trace.blocks]
+        return [zero(block) for block in trace.blocks]
 
     def lr_multiplier(self, variable) -> float:
         return 1.0 if id(variable) in self._learning else 0.0

@@ -113,3 +113,18 @@ class Trace:
         ones = ops.ones_like(self.weights)
         error = autodiff.gradient(lambda outputs: self.batch.loss(outputs, ones), self.outputs)
         return ops.stop_gradient(error * ops.cast(ops.shape(error)[0], error.dtype))
+
+    def tied(self, signal: Tensor) -> list[Tensor]:
+        """The signal, once per block, as something that depends on the block's input.
+
+        Its value is the signal's. A signal that is known before the forward pass lets a compiler run
+        the whole forward pass first and keep every activation; one that waits for the block's input
+        makes it finish a block before the next, so that memory does not grow with depth.
+
+        Args:
+            signal: shape (N, D).
+        """
+        columns = [ops.reshape(x, (ops.shape(x)[0], -1))[:, :1] for x in self.inputs]
+        return [
+            signal + ops.stop_gradient(0 * ops.cast(column, signal.dtype)) for column in columns
+        ]

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bpfree.tuning.programs import state
 from bpfree.tuning.records import write_atomic
 
 _SCALARS = (bool, int, float, str, type(None), np.number, np.bool_)
@@ -39,7 +40,7 @@ class Checkpoint:
             "stopped": bool(model.stop_training),
             "callbacks": [_state(callback) for callback in callbacks],
         }
-        write_archive(self.path, arrays(_variables(model)), about)
+        write_archive(self.path, arrays(state(model)), about)
 
     def progress(self) -> tuple[int, bool]:
         """How many epochs are done, and whether a callback has stopped the run; (0, False) if new."""
@@ -48,7 +49,7 @@ class Checkpoint:
 
     def restore(self, model: keras.Model) -> None:
         """Puts weights, optimizer and random states back."""
-        assign(_variables(model), read_archive(self.path))
+        assign(state(model), read_archive(self.path))
 
     def restore_callbacks(self, callbacks: Sequence) -> None:
         """Puts the callbacks' states back, if there are any.
@@ -94,13 +95,6 @@ def read_about(path: Path) -> dict[str, Any] | None:
         return None
     with np.load(path) as archive:
         return json.loads(archive["about"].tobytes())
-
-
-def _variables(model) -> list:
-    """The model's variables but the metrics', which every epoch resets, and the optimizer's."""
-    metrics = {id(variable) for variable in model.metrics_variables}
-    own = [variable for variable in model.variables if id(variable) not in metrics]
-    return [*own, *model.optimizer.variables]
 
 
 def _state(callback) -> dict[str, Any]:

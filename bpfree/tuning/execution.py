@@ -104,7 +104,7 @@ def run(
     A run that was killed and resumed has the history and the weights of one that was not.
 
     Args:
-        model: compiled; its initial weights must follow from the seed.
+        model: compiled and built; its initial weights must follow from the seed.
         data: the data set.
         regime: how to train.
         execution: where its records are.
@@ -120,8 +120,6 @@ def run(
         Diverged: if a loss or the objective becomes NaN or infinite.
     """
     started = time.monotonic()
-    if not model.built:
-        model.build((None, *data.input_shape))
     batches, checkpoint = Feed(data, regime), Checkpoint(execution.checkpoint)
     epoch, stopped = checkpoint.progress()
     if len(execution.cut(epoch)) < epoch:
@@ -129,7 +127,6 @@ def run(
         checkpoint.remove()
         execution.cut(0)
     if epoch:
-        model.optimizer.build(model.trainable_variables)
         checkpoint.restore(model)
     if epoch < regime.epochs and not stopped:
         watched = [*callbacks, *_early_stopping(regime)]
@@ -151,8 +148,8 @@ def evaluate(model: keras.Model, data: Dataset, regime: Regime) -> dict[str, flo
     return model.evaluate(Feed(data, regime).test(), verbose=0, return_dict=True)
 
 
-def load_best(model: keras.Model, execution: Execution, input_shape: Sequence[int]) -> None:
-    """Gives a model the weights that an execution kept.
+def load_best(model: keras.Model, execution: Execution) -> None:
+    """Gives a built model the weights that an execution kept.
 
     Raises:
         UserError: if they were not kept.
@@ -162,8 +159,6 @@ def load_best(model: keras.Model, execution: Execution, input_shape: Sequence[in
             f"The weights of {execution.path} were not kept, since another trial was better: "
             "search with keep_weights='all'."
         )
-    if not model.built:
-        model.build((None, *input_shape))
     assign(model.weights, read_archive(execution.best_weights))
 
 

@@ -102,6 +102,14 @@ class HyperModel(keras_tuner.HyperModel):
         )
         return learner
 
+    def program(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides the compiled program: constants, as opposed to values of variables."""
+        constants = {**values, "reg_rate": bool(values["reg_rate"])}
+        constants["weight_decay"] = bool(values["weight_decay"])
+        if values["lr_schedule"] == "constant":
+            del constants["lr"]
+        return constants
+
     def admissible(self, values: Mapping[str, Any]) -> bool:
         """Whether the rule can work there: what it refuses is left out of the grid."""
         return self._refusal(values) is None

@@ -29,8 +29,9 @@ FIXED: dict[str, Any] = {
 
 DROPOUT_RATES = (0.0, 0.1, 0.3, 0.5)
 
-NAMES = (*SWEPT, *FIXED, "lr", "reg_rate")
-"""All hyperparameters in the grid's order: the last varies fastest."""
+NAMES = (*SWEPT, *FIXED, "reg_rate", "lr")
+"""All hyperparameters in the grid's order. The last varies fastest; learners that differ in the last
+two share a compiled program."""
 
 
 def choices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from bpfree.tuning import about, execution, records
 from bpfree.tuning.execution import Regime
 from bpfree.tuning.oracle import GridOracle
 from bpfree.tuning.progress import Progress, Silence
+from bpfree.tuning.programs import Programs
 
 _MAX_DEATHS = 3
 
@@ -96,6 +98,7 @@ class GridSearch(keras_tuner.Tuner):
         self.score = score
         self.keep_weights = keep_weights
         self.verbose = verbose
+        self._programs = Programs()
         for trial in self.experiment.trials():
             self.oracle.record(trial)
 
@@ -162,7 +165,7 @@ class GridSearch(keras_tuner.Tuner):
             result = done.result()
             if result is None:
                 seed = self.seed + k
-                model = self.build(trial.hyperparameters, seed)
+                model = self._model(trial.hyperparameters, seed, data.input_shape)
                 made = callbacks(model, trial, k) if callable(callbacks) else callbacks
                 result = execution.run(
                     model,
@@ -178,7 +181,6 @@ class GridSearch(keras_tuner.Tuner):
 
     def build(self, values: dict[str, Any], seed: int | None = None) -> keras.Model:
         """The compiled, untrained model of these hyperparameters and this seed."""
-        keras.backend.clear_session()
         hp = self.oracle.get_space()
         hp.values = dict(values)
         if seed is not None:
@@ -196,7 +198,10 @@ class GridSearch(keras_tuner.Tuner):
         recorded = self._recorded(trial.trial_id)
         sign = -1 if self.oracle.objective.direction == "max" else 1
         k = min(range(len(recorded.scores)), key=lambda k: sign * recorded.scores[k])
-        return self._trained(recorded, k)
+        model = self.build(recorded.hyperparameters, self.seed + k)
+        model.build((None, *self.experiment.record()["configuration"]["data"]["input_shape"]))
+        execution.load_best(model, recorded.execution(k))
+        return model
 
     def results(self) -> pd.DataFrame:
         """One row per execution; see `bpfree.reporting.results`."""
@@ -250,10 +255,16 @@ class GridSearch(keras_tuner.Tuner):
         return trial
 
     def _trained(self, trial: records.Trial, k: int) -> keras.Model:
-        model = self.build(trial.hyperparameters, self.seed + k)
         shape = self.experiment.record()["configuration"]["data"]["input_shape"]
-        execution.load_best(model, trial.execution(k), shape)
+        model = self._model(trial.hyperparameters, self.seed + k, shape)
+        execution.load_best(model, trial.execution(k))
         return model
+
+    def _model(self, values: dict[str, Any], seed: int, input_shape: Sequence[int]) -> keras.Model:
+        """Like `build`, but ready to train, and compiled already if the last one's program was it."""
+        program = getattr(self.hypermodel, "program", lambda values: values)
+        key = json.dumps(program(values), sort_keys=True)
+        return self._programs.model(key, lambda: self.build(values, seed), input_shape)
 
     def _test(self, trial: records.Trial, data: Dataset) -> None:
         for k in range(self.executions_per_trial):
