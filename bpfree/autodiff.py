@@ -56,8 +56,8 @@ def gradients(
         jit_compile: whether XLA compiles it.
 
     Returns:
-        A function `(*arguments, state=None)` that returns one gradient per variable, zeros where the
-        function does not depend on it. `state` optionally stands in for the state's present values.
+        A function `(*arguments, state_values=None)` that returns one gradient per variable, zeros where
+        the function does not depend on it; `state_values` may stand in for the state's present values.
     """
     if BACKEND == "jax":
         return _jax_gradients(function, variables, state, jit_compile)
@@ -96,7 +96,7 @@ def _scope(mapping) -> keras.StatelessScope:
 
 def _jax_gradients(function, variables, state, jit_compile):
     def value(values, state_values, arguments):
-        with _scope([*zip(variables, values), *zip(state, state_values)]):
+        with _scope([*zip(variables, values, strict=True), *zip(state, state_values, strict=True)]):
             return function(*arguments)
 
     compiled = jax.grad(value)
@@ -114,7 +114,7 @@ def _jax_gradients(function, variables, state, jit_compile):
 def _tensorflow_gradients(function, variables, state, jit_compile):
     @tf.function(jit_compile=jit_compile, reduce_retracing=True, autograph=False)
     def compiled(arguments, state_values):
-        with tf.GradientTape() as tape, _scope(zip(state, state_values)):
+        with tf.GradientTape() as tape, _scope(zip(state, state_values, strict=True)):
             value = function(*arguments)
         return tape.gradient(
             value,

@@ -55,7 +55,6 @@ class Learner(keras.Model):
             self.rule.seed = self.seed
         self.weight_decay = weight_decay
         self.rule.check(network)
-        self._gradient_functions = GradientFunctions(self)
 
     def build(self, input_shape) -> None:
         """Builds network, rule and the weight of the weight decay.
@@ -212,6 +211,8 @@ class Learner(keras.Model):
         Returns:
             One gradient per entry of `trainable_variables`; zeros, never None.
         """
+        if not self.built:
+            self.build(x.shape)
         batch = [ops.convert_to_tensor(part) for part in (x, y, sample_weight) if part is not None]
         return self._gradient_functions(batch, rule, training, seed)
 

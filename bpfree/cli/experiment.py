@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import sys
@@ -94,15 +95,16 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
         if settings.reset_training:
             shutil.rmtree(project)
         elif project.name != name:
-            Experiment(project).compare(configuration)
+            Experiment(project, read_only=True).compare(configuration, partly=True)
 
 
 def hypermodel(settings: Settings, data, choices: Mapping[str, tuple]):
     """The learners that the settings describe, for this data."""
-    import math
-
+    from bpfree.data.preprocessing import scaler
     from bpfree.tuning.hypermodel import HyperModel
 
+    for name in choices["scaler"]:
+        scaler(name, data.x_train.dtype)
     reconstruction = settings.problem_type == "reconstruction"
     return HyperModel(
         data.input_shape,

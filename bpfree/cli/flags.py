@@ -184,7 +184,7 @@ def _define_tunable(known: flags.FlagValues, name: str, help: str) -> None:
 def _check(settings: Settings) -> None:
     """Answers what can be answered without importing Keras."""
     from bpfree.data.catalog import check_name
-    from bpfree.data.preprocessing import AUGMENTATIONS, check_names
+    from bpfree.data.preprocessing import check_names
 
     check_name(settings.dataset)
     check_names(settings.augment)

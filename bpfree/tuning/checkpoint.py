@@ -57,8 +57,8 @@ class Checkpoint:
         To be called after their `on_train_begin`, in which they begin anew.
         """
         about = read_about(self.path)
-        for callback, state in zip(callbacks, about["callbacks"] if about else [], strict=False):
-            vars(callback).update(state)
+        for callback, kept in zip(callbacks, about["callbacks"] if about else [], strict=False):
+            vars(callback).update(kept)
 
     def remove(self) -> None:
         """Deletes the file, which a finished run needs no more."""

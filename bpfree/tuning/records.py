@@ -236,13 +236,19 @@ class Experiment:
         else:
             write_json(self._file, {**(about or {}), "configuration": configuration})
 
-    def compare(self, configuration: Mapping[str, Any]) -> None:
+    def compare(self, configuration: Mapping[str, Any], partly: bool = False) -> None:
         """Makes sure that the project was begun with this configuration; writes nothing.
+
+        Args:
+            configuration: the one at hand.
+            partly: only the keys that it has count.
 
         Raises:
             UserError: it was not; the message names everything that differs.
         """
         there = self.record().get("configuration", {})
+        if partly:
+            there = {key: value for key, value in there.items() if key in configuration}
         here = _from_json(_to_json(configuration))
         differing = ", ".join(_differences(there, here))
         if differing:
@@ -427,8 +433,8 @@ class Execution:
         self.result_file = path / "result.json"
         self.test_file = path / "test.json"
         self.checkpoint = path / "checkpoint"
-        self.best_weights = path / "best.weights.h5"
-        self.final_weights = path / "final.weights.h5"
+        self.best_weights = path / "best.weights.npz"
+        self.final_weights = path / "final.weights.npz"
         self._tail: tuple[tuple[int, ...], list[str], int] | None = None
 
     def history(self) -> list[dict[str, float]]:

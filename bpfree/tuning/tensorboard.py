@@ -11,7 +11,7 @@ import keras
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -39,7 +39,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(self.log_dir))
         group = self.log_dir.parent.name
-        self._write(hparams.hparams_pb(self.hyperparameters, trial_id=group), step=0)
+        self._write(hparams_pb(self.hyperparameters, trial_id=group), step=0)
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():

@@ -17,12 +17,13 @@ import keras_tuner
 import pandas as pd
 
 from bpfree.data.dataset import Dataset
+from bpfree.data.preprocessing import scaler
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.execution import Regime
 from bpfree.tuning.oracle import GridOracle
-from bpfree.tuning.progress import Progress, Silence
 from bpfree.tuning.programs import Programs
+from bpfree.tuning.progress import Progress, Silence
 
 _MAX_DEATHS = 3
 
@@ -140,6 +141,8 @@ class GridSearch(keras_tuner.Tuner):
         points = self.oracle.points()
         if not points:
             raise UserError("The grid is empty, since no combination can work: allow other values.")
+        for values in points:
+            scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
             {**about.versions(), "direction": self.oracle.objective.direction},

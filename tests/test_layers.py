@@ -1,0 +1,154 @@
+"""Layers and activations that Keras lacks."""
+
+import keras
+import numpy as np
+import pytest
+import toy
+from keras import ops
+
+from bpfree import autodiff
+from bpfree.errors import UserError
+from bpfree.layers import Dropout, RandomProjection, step
+
+
+def test_step_is_zero_or_one():
+    x = np.float32([-3, -1e-6, 0, 1e-6, 0.3, 40])
+    np.testing.assert_array_equal(toy.values([step(x)])[0], [0, 0, 0, 1, 1, 1])
+    random = np.random.default_rng(0).normal(size=1000).astype("float32")
+    assert set(toy.values([step(random)])[0]) == {0.0, 1.0}
+
+
+def test_step_has_the_derivative_of_a_sigmoid_of_slope_four():
+    x = np.linspace(-2, 2, 41).astype("float32")
+    (slope,) = toy.values([autodiff.gradient(lambda t: ops.sum(step(t)), x)])
+    s = 1 / (1 + np.exp(-4 * x))
+    np.testing.assert_allclose(slope, 4 * s * (1 - s), atol=1e-6)
+    assert slope.max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rule", ["dfa", "drtp", "ll"])
+def test_rules_train_units_whose_true_derivative_is_zero(rule):
+    """Exclusive or of two signs: no linear readout of 8 random step units solves it by chance."""
+    random = np.random.default_rng(1)
+    x = random.uniform(-1, 1, (512, 6)).astype("float32")
+    y = np.eye(3, dtype="float32")[(x[:, 0] * x[:, 1] > 0).astype(int)]
+    accuracy = {}
+    for spec in (rule, "shallow"):
+        learner = toy.learner(
+            spec,
+            arch="24",
+            activation="step",
+            optimizer=keras.optimizers.Adam(0.03),
+            random_weights=False,
+        )
+        hidden = learner.network.trace(x, training=False)[0]
+        assert set(np.unique(toy.values([hidden])[0])) == {0.0, 1.0}
+        learner.fit(x, y, batch_size=32, epochs=30, shuffle=False, verbose=0)
+        scores = toy.values([learner(x)])[0]
+        accuracy[spec] = np.mean(scores.argmax(1) == y.argmax(1))
+    print(rule, accuracy)
+    assert accuracy[rule] > 0.9
+    assert accuracy["shallow"] < accuracy[rule] - 0.05
+
+
+def test_dropout_keeps_the_mean_and_scales_the_rest():
+    layer = Dropout(0.3, seed=1)
+    x = np.full((200, 200), 2.0, "float32")
+    y = toy.values([layer(x, training=True)])[0]
+    assert set(np.unique(y)) == {0.0, np.float32(2 / 0.7)}
+    # 40 000 draws: three standard errors of the share and, times 2 / 0.7, of the mean.
+    error = 3 * np.sqrt(0.3 * 0.7 / x.size)
+    assert np.mean(y == 0) == pytest.approx(0.3, abs=error)
+    assert y.mean() == pytest.approx(2.0, abs=2 / 0.7 * error)
+    again = toy.values([layer(x, training=True)])[0]
+    assert np.mean((again == 0) == (y == 0)) == pytest.approx(0.3**2 + 0.7**2, abs=3 * 0.0025)
+
+
+def test_dropout_is_the_identity_when_not_training():
+    layer = Dropout(0.5, seed=1)
+    x = np.ones((4, 3), "float32")
+    np.testing.assert_array_equal(toy.values([layer(x)])[0], x)
+
+
+def test_dropout_draws_from_its_seed():
+    x = np.ones((8, 8), "float32")
+    first, again, other = (
+        toy.values([Dropout(0.5, seed=s)(x, training=True)])[0] for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_dropout_rate_is_a_weight_that_works_in_a_compiled_program():
+    """`predict`'s program is compiled once; assigning the rate takes effect in it."""
+    net = toy.network("4", dropout=0.5)
+    learner = toy.learner("bp", net, optimizer=keras.optimizers.SGD(0.0))
+    (rate,) = [v for v in learner.non_trainable_variables if v.name == "rate"]
+    x, y, _ = toy.batch(256)
+    traces = []
+    call = net.head.layers[0].call
+    net.head.layers[0].call = lambda *a, **k: traces.append(1) or call(*a, **k)
+    losses = {}
+    for value in (0.0, 0.9, 0.0):
+        rate.assign(value)
+        losses[value] = toy.step(learner, x, y)["loss"]
+        traced = traces.copy() if value == 0.9 else traces
+    assert losses[0.0] == pytest.approx(learner.evaluate(x, y, verbose=0), rel=1e-5)
+    assert losses[0.9] > losses[0.0] + 0.05
+    assert len(traced) >= 1
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
+def test_dropout_refuses_a_rate_that_is_no_probability(rate):
+    with pytest.raises(UserError, match=rf"\[0, 1\), received {rate}"):
+        Dropout(rate)
+
+
+VARIANCES = {"lecun": lambda n, d: 1 / n, "glorot": lambda n, d: 2 / (n + d), "he": lambda n, d: 2 / n}
+
+
+@pytest.mark.parametrize("bw_init", VARIANCES)
+def test_feedback_variance(bw_init):
+    layer = RandomProjection(50, bw_init, seed=0)
+    layer.build((None, 400))
+    (F,) = toy.values(layer.weights)
+    assert F.shape == (400, 50)
+    # 20 000 truncated normal draws: the variance's relative standard error is below 1 %.
+    assert F.var() == pytest.approx(VARIANCES[bw_init](400, 50), rel=0.04)
+    assert abs(F.mean()) < 4 * F.std() / np.sqrt(F.size)
+
+
+def test_feedback_of_orthonormal_columns_and_uniform_bounds():
+    layer = RandomProjection(5, "ortho", seed=0)
+    layer.build((None, 3, 4))
+    (F,) = toy.values(layer.weights)
+    np.testing.assert_allclose(F.T @ F, np.eye(5), atol=1e-6)
+    layer = RandomProjection(50, "uniform", seed=0)
+    layer.build((None, 400))
+    (F,) = toy.values(layer.weights)
+    assert 0.049 < np.abs(F).max() <= 1 / 20
+    assert F.var() == pytest.approx(1 / 1200, rel=0.04)
+
+
+def test_projection_there_and_back():
+    layer = RandomProjection(3, seed=0)
+    random = np.random.default_rng(0)
+    h = random.normal(size=(4, 2, 5)).astype("float16")
+    signal = random.normal(size=(4, 3)).astype("float32")
+    p, b = toy.values([layer(h), layer.back(signal, h)])
+    (F,) = toy.values(layer.weights)
+    assert p.dtype == b.dtype == "float32"
+    np.testing.assert_allclose(p, h.reshape(4, 10).astype("float32") @ F, atol=1e-5)
+    np.testing.assert_allclose(b, (signal @ F.T).reshape(4, 2, 5), atol=1e-5)
+    assert layer.trainable_variables == []
+
+
+def test_unknown_feedback_initialiser():
+    with pytest.raises(UserError, match="'orto': choose one of ortho, lecun"):
+        RandomProjection(3, "orto")
+
+
+@pytest.mark.parametrize("layer", [Dropout(0.3, seed=4), RandomProjection(3, "he", seed=5)])
+def test_configuration_survives(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()

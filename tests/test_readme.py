@@ -1,0 +1,72 @@
+"""What the documents tell a newcomer to type is run as it stands, with fewer epochs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The code blocks of a language in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def run(command: list, cwd: Path) -> str:
+    """Runs a command of the repository elsewhere, and returns what it printed."""
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_readme_names_the_two_commands():
+    commands = "".join(blocks("README.md", "bash"))
+    targets = re.findall(r"^make (\w+)", commands, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}\b.*:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/GUIDE.md"])
+def test_python_blocks_run(document, tmp_path):
+    """In one process per document, as in a notebook; what needs a finished sweep is left out."""
+    code = "\n".join(block for block in blocks(document, "python") if '"runs/first"' not in block)
+    code = code.replace("epochs=10", "epochs=1").replace("epochs=5", "epochs=1")
+    assert "import bpfree" in code
+    run([sys.executable, "-c", code], tmp_path)
+
+
+@pytest.mark.slow
+def test_readme_sweep_run_and_reporting(tmp_path):
+    """train.bash on digits instead of MNIST, then train.py, then the dataframes of the sweep."""
+    for line in "".join(blocks("README.md", "bash")).splitlines():
+        if line.startswith("./train.bash"):
+            line = line.replace("--dataset mnist", "--lr 1e-3 --bw_init ortho")
+            flags = ["--num_epochs=1", "--executions_per_trial=1"]
+            assert "dfa" in run([ROOT / "train.bash", *shlex.split(line)[1:], *flags], tmp_path)
+        if line.startswith("python train.py"):
+            flags = [*shlex.split(line)[2:], "--num_epochs=1"]
+            run([sys.executable, ROOT / "train.py", *flags], tmp_path)
+    assert {"history.csv", "test.json", "model.keras", "history.png"} <= {
+        path.name for path in (tmp_path / "runs/one").iterdir()
+    }
+    (reporting,) = [block for block in blocks("README.md", "python") if '"runs/first"' in block]
+    run([sys.executable, "-c", f"{reporting}\nassert len(runs) == 3 and len(curves) == 3"], tmp_path)
+
+
+def test_rules_are_documented():
+    """Every rule and alias has its row in the README's table and in docs/RULES.md."""
+    from bpfree import rules
+
+    for document in ("README.md", "docs/RULES.md"):
+        text = (ROOT / document).read_text()
+        missing = [name for name in [*rules.names(), *rules.aliases()] if f"`{name}`" not in text]
+        assert not [name for name in missing if name != "ll" or "`ll" not in text], document
