@@ -9,7 +9,7 @@ import keras
 
 from bpfree.errors import UserError
 
-_NEED_PROBABILITIES = ("KLDivergence", "Poisson")
+_NEED_PROBABILITIES = ("KLDivergence", "Poisson", "Dice", "Tversky")
 
 
 @keras.saving.register_keras_serializable("bpfree")
@@ -21,7 +21,8 @@ class FunctionLoss(keras.losses.Loss):
     """
 
     def __init__(self, function, **kwargs):
-        super().__init__(**{"name": getattr(function, "__name__", "loss"), **kwargs})
+        # TensorFlow takes only some names for a scope: "<lambda>" and "_private" are not among them.
+        super().__init__(**{"name": "function_loss", **kwargs})
         self.function = function
 
     def call(self, y_true, y_pred):
@@ -59,9 +60,8 @@ def get(identifier: Any) -> keras.losses.Loss:
             f"Networks put out scores (logits), and {type(loss).__name__} needs probabilities: "
             "use a cross entropy, or a function of scores of your own."
         )
-    config = loss.get_config()
-    if config.get("from_logits") is False:
-        loss = type(loss).from_config({**config, "from_logits": True})
+    if getattr(loss, "from_logits", None) is False:
+        loss = type(loss).from_config({**loss.get_config(), "from_logits": True})
     return loss
 
 

@@ -155,6 +155,6 @@ def test_an_own_function_survives_saving(tmp_path):
 )
 def test_refusals(identifier, message):
     with pytest.raises(UserError, match=message) as caught:
-        toy.network and losses.get(identifier)
+        losses.get(identifier)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")

@@ -19,9 +19,3 @@ def label(name: str) -> str:
     if prefix:
         return f"{_SETS[prefix]} {words}"
     return f"training {words}" if base in _MEASURED_ON_DATA else words
-
-
-def higher_is_better(name: str) -> bool:
-    """Whether a metric grows as training succeeds, by its name; a loss or an error does not."""
-    parts = name.replace("/", "_").split("_")
-    return any(part in _HIGHER_IS_BETTER for part in parts)

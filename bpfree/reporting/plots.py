@@ -12,7 +12,8 @@ import pandas as pd
 from bpfree.errors import UserError
 from bpfree.reporting import style
 from bpfree.reporting.frames import require
-from bpfree.reporting.metrics import higher_is_better, label
+from bpfree.reporting.metrics import label
+from bpfree.tuning.objective import direction
 from bpfree.tuning.statistics import summary
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def plot_histories(
         ax.plot(curve.index, shared, **line, label=f"{name} (n={executions})")
         band = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
         ax.fill_between(curve.index, curve["low"], curve["high"], **band)
+    if frame[metric].min() >= 0 > ax.get_ylim()[0]:
+        ax.set_ylim(bottom=0)  # an interval of few executions may reach below what is possible
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=label(metric))
     ax.margins(x=0.01)
@@ -98,7 +101,7 @@ def plot_learning_rates(
     columns = _columns(by)
     require(frame, ["lr", "finished", metric, *columns])
     frame = _numeric(frame[frame["finished"]], metric, whole_trials=True)
-    sign = -1 if higher_is_better(metric) else 1
+    sign = -1 if direction(metric) == "max" else 1
     ax = _axes(ax)
     for name, group, look in _groups(frame, metric, columns):
         points = _best_per_rate(group, metric, sign)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bpfree.errors import UserError
 from bpfree.reporting.frames import projects, require, results
-from bpfree.reporting.metrics import higher_is_better
+from bpfree.tuning.objective import direction
 from bpfree.tuning.records import Experiment
 from bpfree.tuning.statistics import summary
 
@@ -89,4 +89,4 @@ def _is_maximised(record: Mapping[str, Any]) -> bool:
     for place in (record, configuration, configuration.get("objective")):
         if isinstance(place, Mapping) and place.get("direction") in ("min", "max"):
             return place["direction"] == "max"
-    return higher_is_better(_objective(record))
+    return direction(_objective(record)) == "max"

@@ -203,6 +203,8 @@ class GridSearch(keras_tuner.Tuner):
         k = min(range(len(recorded.scores)), key=lambda k: sign * recorded.scores[k])
         model = self.build(recorded.hyperparameters, self.seed + k)
         model.build((None, *self.experiment.record()["configuration"]["data"]["input_shape"]))
+        # A saved model whose optimizer is not built loads with a warning.
+        model.optimizer.build(model.trainable_variables)
         execution.load_best(model, recorded.execution(k))
         return model
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from bpfree.errors import UserError
 from bpfree.reporting import plot_histories, plot_learning_rates, style
-from bpfree.reporting.metrics import higher_is_better, label
+from bpfree.reporting.metrics import label
+from bpfree.tuning.objective import direction
 
 
 def history(rule, execution, values, **columns):
@@ -248,4 +249,4 @@ def test_empty_frames_get_a_sentence(frame):
     ],
 )
 def test_columns_have_names_in_words(name, words, higher):
-    assert label(name) == words and higher_is_better(name) == higher
+    assert label(name) == words and (direction(name) == "max") == higher

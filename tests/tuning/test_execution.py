@@ -17,7 +17,7 @@ from bpfree.tuning.objective import direction
 from bpfree.tuning.programs import Programs
 from bpfree.tuning.records import Execution
 
-EPOCHS = 4
+EPOCHS = 3
 SEED = 5
 
 
@@ -124,8 +124,13 @@ def rich(data):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(rich, tmp_path_factory):
-    return outcome(rich.run(tmp_path_factory.mktemp("undisturbed") / "execution-0"))
+def finished(rich, tmp_path_factory):
+    return rich.run(tmp_path_factory.mktemp("undisturbed") / "execution-0")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished):
+    return outcome(finished)
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
@@ -141,8 +146,8 @@ def test_interrupted_after_any_epoch(rich, undisturbed, epoch, tmp_path):
 def test_interrupted_within_an_epoch(rich, undisturbed, at_end, tmp_path):
     folder = tmp_path / "execution-0"
     with pytest.raises(Interrupted):
-        rich.run(folder, callbacks=[InterruptWithin(3, at_end)])
-    assert len(Execution(folder).history()) == 2
+        rich.run(folder, callbacks=[InterruptWithin(2, at_end)])
+    assert len(Execution(folder).history()) == 1
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
@@ -151,7 +156,7 @@ def test_interrupted_between_history_and_snapshot(rich, undisturbed, tmp_path, m
     folder = tmp_path / "execution-0"
 
     def save(self, model, callbacks, epoch, original=Checkpoint.save):
-        if epoch == 3:
+        if epoch == 2:
             raise Interrupted
         original(self, model, callbacks, epoch)
 
@@ -159,13 +164,13 @@ def test_interrupted_between_history_and_snapshot(rich, undisturbed, tmp_path, m
         patched.setattr(Checkpoint, "save", save)
         with pytest.raises(Interrupted):
             rich.run(folder)
-    assert len(Execution(folder).history()) == 3
+    assert len(Execution(folder).history()) == 2
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
 def test_interrupted_every_epoch_and_resumed_by_fresh_models(rich, undisturbed, tmp_path):
     folder = tmp_path / "execution-0"
-    for epoch in (1, 3):
+    for epoch in (1, 2):
         model = rich.fresh()
         model.build((None, *rich.data.input_shape))
         model.optimizer.build(model.trainable_variables)
@@ -177,7 +182,7 @@ def test_interrupted_every_epoch_and_resumed_by_fresh_models(rich, undisturbed, 
 def test_lost_history_starts_over(rich, undisturbed, tmp_path):
     folder = tmp_path / "execution-0"
     with pytest.raises(Interrupted):
-        rich.run(folder, **interrupt_after_record(3))
+        rich.run(folder, **interrupt_after_record(2))
     Execution(folder).cut(1)
     assert_same(outcome(rich.run(folder)), undisturbed)
 
@@ -203,27 +208,25 @@ def stalled(data):
     return Setup(data, {"lr": [1e-12], "optimizer": ["sgd"]}, epochs=15, early_stopping=True)
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 5, 6])
+@pytest.mark.parametrize("epoch", [1, 5, 6])
 def test_early_stopping_goes_on_counting(stalled, epoch, tmp_path):
     folder = tmp_path / "execution-0"
     with pytest.raises(Interrupted):
         stalled.run(folder, **interrupt_after_record(epoch))
     execution = stalled.run(folder)
     assert [row["epoch"] for row in execution.history()] == [*range(1, STOPS_AFTER + 1)]
-    undisturbed = outcome(stalled.run(tmp_path / "execution-1"))
-    assert_same(outcome(execution), undisturbed)
+    assert execution.result()["best_epoch"] == 1
 
 
-def test_result_is_that_of_the_best_epoch(rich, undisturbed, tmp_path):
-    execution = rich.run(tmp_path / "execution-0")
-    table = np.genfromtxt(execution.history_file, delimiter=",", names=True)
+def test_result_is_that_of_the_best_epoch(finished):
+    table = np.genfromtxt(finished.history_file, delimiter=",", names=True)
     best = int(np.argmin(table["val_loss"]))
-    result = execution.result()
+    result = finished.result()
     assert result["best_epoch"] == best + 1
     assert result["score"] == table["val_loss"][best]
     assert result["epochs"] == EPOCHS and result["seed"] == SEED
     assert result["metrics"]["loss"] == table["loss"][best]
-    assert not execution.checkpoint.exists()
+    assert not finished.checkpoint.exists()
 
 
 def test_kept_weights_are_those_of_the_best_epoch(data, tmp_path):
@@ -247,9 +250,7 @@ def test_last_scores_the_last_epoch(data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_execution(data, tmp_path):
-    setup = Setup(
-        data, {"lr": [1e30], "optimizer": ["sgd"], "activation": ["linear"]}, epochs=5
-    )
+    setup = Setup(data, {"lr": [1e30], "optimizer": ["sgd"], "activation": ["linear"]}, epochs=5)
     with pytest.raises(Diverged, match="epoch"):
         setup.run(tmp_path / "execution-0")
     assert 1 <= len(Execution(tmp_path / "execution-0").history()) < 5

@@ -1,0 +1,188 @@
+"""The command line's vocabulary, and how it is read."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from bpfree.cli import flags
+from bpfree.errors import UserError
+from bpfree.tuning import space
+
+
+def parse(*arguments):
+    return flags.parse(["tune.py", *arguments], "a program")
+
+
+def choices(*arguments):
+    settings = parse(*arguments)
+    return space.choices(settings.given, settings.problem_type, settings.objective)
+
+
+TUNABLE = {
+    "algorithm": ("dfa", "bp"),
+    "arch": ("20", "30x2"),
+    "activation": ("relu", "tanh"),
+    "bw_init": ("lecun", "ortho"),
+    "fw_init": ("he", "lecun"),
+    "lr": (0.5, 0.25),
+    "lr_schedule": ("cosine", "constant"),
+    "reg_rate": (0.3, 0.2),
+    "weight_decay": (0.1, 0.0),
+    "optimizer": ("sgd", "adam"),
+    "scaler": ("zero_one", "identity"),
+    "batch_size": (16, 8),
+}
+OTHERS = {
+    "dataset": "mnist",
+    "data_dir": "/data",
+    "problem_type": "reconstruction",
+    "examples_frac": 0.5,
+    "validation": 0.2,
+    "num_epochs": 3,
+    "executions_per_trial": 2,
+    "objective": "loss",
+    "score": "last",
+    "histogram_freq": 1,
+    "device": "cpu",
+    "seed": 9,
+    "experiment_dir": "runs",
+}
+SWITCHES = ["use_early_stopping", "use_xla", "save_best_model", "reset_training"]
+SEVERAL = {
+    "augment": ("zoom", "rotation"),
+    "tracker": ("weights", "bp_cosine"),
+    "plugin": ("a.py", "b.py"),
+}
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_once_is_fixed_and_several_times_is_swept(name):
+    first, second = TUNABLE[name]
+    assert choices(f"--{name}={first}")[name] == (first,)
+    assert choices(f"--{name}={first}", f"--{name}={second}")[name] == (first, second)
+    assert choices(f"--{name}", str(first), f"--{name}", str(second))[name] == (first, second)
+    assert [type(v) for v in choices(f"--{name}={first}")[name]] == [type(first)]
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "use_bias"])
+def test_switches_are_swept_by_naming_both(name):
+    assert choices(f"--{name}")[name] == (True,)
+    assert choices(f"--no{name}")[name] == (False,)
+    assert choices(f"--no{name}", f"--{name}")[name] == (False, True)
+    assert choices(f"--{name}=true", f"--{name}=false")[name] == (True, False)
+
+
+def test_left_out_means_the_default_ranges():
+    expected = {
+        "algorithm": ("bp", "dfa", "drtp", "cce"),
+        "arch": ("500", "500x5", "500-1000-500", "1000", "1000-1000", "1000-500-1000"),
+        "activation": ("tanh", "relu", "swish", "lrelu"),
+        "batch_norm": (False, True),
+        "bw_init": ("ortho", "lecun"),
+        "lr": (1e-4, 1e-3, 1e-2, 1e-1),
+        "reg_rate": (0.0, 0.1, 0.3, 0.5),
+    }
+    found = choices()
+    assert {name: set(found[name]) for name in expected} == {
+        name: set(values) for name, values in expected.items()
+    }
+    assert all(len(values) == 1 for name, values in found.items() if name not in expected)
+
+
+def test_dropout_is_swept_for_validation_objectives_only():
+    assert choices("--objective=val_error")["reg_rate"] == (0.0, 0.1, 0.3, 0.5)
+    assert choices("--objective=error")["reg_rate"] == (0.0,)
+
+
+def test_reconstruction_sweeps_mse_as_well():
+    found = choices("--problem_type=reconstruction")["algorithm"]
+    assert set(found) == {"bp", "dfa", "drtp", "cce", "mse"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_settings(name):
+    found = getattr(parse(f"--{name}={OTHERS[name]}"), name)
+    assert found == OTHERS[name] and type(found) is type(OTHERS[name])
+    assert getattr(parse(), name) != OTHERS[name]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switches(name):
+    assert getattr(parse(f"--{name}"), name) is True
+    assert getattr(parse(f"--no{name}"), name) is False
+    assert getattr(parse(f"--{name}=false"), name) is False
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_repeatable_settings(name):
+    first, second = SEVERAL[name]
+    given = parse(f"--{name}={first}", f"--{name}={second}", f"--{name}={first}")
+    assert getattr(given, name) == (first, second)
+    assert getattr(parse(), name) == ()
+
+
+def test_zero_examples_frac_means_all():
+    assert parse("--examples_frac", "0.").examples_frac == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--algoritm=bp", ["algoritm", "algorithm"]),
+        ("stray", ["stray"]),
+        ("--lr=fast", ["lr", "fast"]),
+        ("--num_epochs=0", ["num_epochs", "0"]),
+        ("--num_epochs=2.5", ["num_epochs", "2.5"]),
+        ("--executions_per_trial=0", ["executions_per_trial"]),
+        ("--examples_frac=1.5", ["examples_frac", "1.5"]),
+        ("--examples_frac=nan", ["examples_frac", "nan"]),
+        ("--validation=1", ["validation", "1"]),
+        ("--histogram_freq=-1", ["histogram_freq", "-1"]),
+        ("--problem_type=regression", ["problem_type", "regression"]),
+        ("--score=mean", ["score", "mean"]),
+        ("--dataset=mnits", ["mnits", "mnist"]),
+        ("--augment=flip", ["flip", "zoom"]),
+        ("--tracker=nothing", ["tracker", "bp_cosine"]),
+        ("--objective=val_acuracy", ["val_acuracy", "val_accuracy"]),
+        ("--validation=0", ["validation", "val_loss", "'loss'"]),
+    ],
+)
+def test_mistakes_are_one_sentence(argument, words):
+    with pytest.raises(UserError) as refused:
+        parse(argument)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_help_lists_every_flag(capsys):
+    assert parse("--help") is None
+    shown = capsys.readouterr().out
+    names = itertools.chain(TUNABLE, OTHERS, SWITCHES, SEVERAL, ["batch_norm", "use_bias"])
+    assert [name for name in names if f"--{name}" not in shown and f"]{name}" not in shown] == []
+
+
+def test_nothing_is_left_over_between_two_commands():
+    parse("--lr=0.5", "--seed=3")
+    assert parse().given == {} and parse().seed == 0
+
+
+DRIVER = """
+import sys
+from bpfree.cli import answer, {command}
+code = answer.run({command}.main, ["{command}.py", "--experiment_dir={folder}", "--algoritm=bp"])
+heavy = {{"tensorflow", "keras", "jax", "torch", "keras_tuner", "sklearn", "matplotlib"}}
+print(sorted(heavy & set(sys.modules)), code)
+"""
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_a_mistyped_flag_is_answered_before_anything_heavy_is_imported(command, tmp_path):
+    script = DRIVER.format(command=command, folder=tmp_path / "runs")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["[]", "2"], done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{command}.py: ") and "algoritm" in line
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,219 @@
+"""Learner: what it logs, what it accepts, and its gradients; rules are held to the contract elsewhere."""
+
+import keras
+import numpy as np
+import pytest
+import toy
+from oracles import ORACLES
+from oracles.mlp import Problem
+
+import bpfree
+from bpfree.errors import UserError
+
+
+def problem(learner, x, y, w):
+    feedback = toy.values(getattr(learner.rule, "feedback", []))
+    return Problem(toy.values(learner.trainable_variables), feedback, x, y, w)
+
+
+@pytest.fixture(scope="module")
+def regularized():
+    """A learner whose blocks bring regularisers of their own: of a kernel and of an activity."""
+    keras.utils.set_random_seed(0)
+    blocks = [
+        keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+        keras.layers.Dense(4, "tanh", activity_regularizer=keras.regularizers.L2(0.3)),
+    ]
+    net = bpfree.BlockNetwork(blocks, keras.layers.Dense(3))
+    return toy.learner("dfa", net)
+
+
+def test_regularisers_are_logged_apart_and_enter_the_gradient(regularized):
+    """reg = 0.1 Σ K_1² + 0.3/N Σ h_2²; Keras divides an activity's regulariser by N."""
+    learner = regularized
+    toy.randomize(learner)
+    x, y, w = toy.batch()
+    truth = problem(learner, x, y, w)
+    K1 = truth.layers[0][0]
+    reg = 0.1 * np.sum(K1**2) + 0.3 * np.sum(truth.hidden[1] ** 2) / len(x)
+    evaluated = learner.evaluate(x, y, sample_weight=w, verbose=0, return_dict=True)
+    assert evaluated["loss"] == pytest.approx(truth.loss(), rel=1e-5)
+    assert evaluated["reg"] == pytest.approx(reg, rel=1e-5)
+    before = toy.values(learner.trainable_variables)
+    gradients = toy.values(learner.gradients(x, y, w))
+    expected = ORACLES["dfa"](truth)
+    expected[0] = expected[0] + 0.2 * K1
+    delta = 0.6 / len(x) * truth.hidden[1] * (1 - truth.hidden[1] ** 2)
+    expected[2] = expected[2] + truth.hidden[0].T @ delta
+    expected[3] = expected[3] + delta.sum(0)
+    logs = toy.step(learner, x, y, w)
+    assert logs["loss"] == pytest.approx(truth.loss(), rel=1e-5)
+    assert logs["reg"] == pytest.approx(reg, rel=1e-5)
+    after = toy.values(learner.trainable_variables)
+    toy.assert_close([b - a for b, a in zip(before, after, strict=True)], expected, 2e-5)
+    toy.assert_close(gradients, expected)
+
+
+def test_reg_does_not_linger_in_evaluation_after_training(regularized):
+    """On TensorFlow a loss of the training program must not leak into the next."""
+    x, y, w = toy.batch()
+    toy.step(regularized, x, y, w)
+    truth = problem(regularized, x, y, w)
+    reg = 0.1 * np.sum(truth.layers[0][0] ** 2) + 0.3 * np.sum(truth.hidden[1] ** 2) / len(x)
+    found = regularized.evaluate(x, y, verbose=0, return_dict=True)["reg"]
+    assert found == pytest.approx(reg, rel=1e-5)
+
+
+def test_without_regularisers_no_reg_is_logged():
+    assert set(toy.step(toy.learner("dfa"), *toy.batch())) == {"loss"}
+
+
+@pytest.fixture(scope="module")
+def dfa():
+    return toy.learner("dfa", dropout=0.3, compile={"weighted_metrics": ["accuracy"]})
+
+
+def test_predict_gives_scores(dfa):
+    x, y, w = toy.batch()
+    trained = [v for v in dfa.trainable_variables]
+    expected = Problem(toy.values(trained), [], x, y, w).outputs
+    np.testing.assert_allclose(dfa.predict(x, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(toy.values([dfa(x)])[0], expected, atol=1e-5)
+    accuracy = dfa.evaluate(x, y, sample_weight=w, verbose=0, return_dict=True)["accuracy"]
+    assert accuracy == pytest.approx(np.sum(w * (expected.argmax(1) == y.argmax(1))) / np.sum(w))
+
+
+def test_class_weights_are_sample_weights():
+    x, y, _ = toy.batch()
+    labels, classes = y.argmax(1), {0: 0.5, 1: 2.0, 2: 1.0}
+    after = []
+    for weights in (
+        {"class_weight": classes},
+        {"sample_weight": np.float32([classes[label] for label in labels])},
+    ):
+        learner = toy.learner("dfa", loss="sparse_categorical_crossentropy")
+        learner.fit(x, labels, batch_size=8, verbose=0, shuffle=False, **weights)
+        after.append(toy.values(learner.trainable_variables))
+    toy.assert_close(*after, 1e-6)
+
+
+def test_the_last_batch_may_be_smaller():
+    """Two steps, on 8 and on 3 examples, are two lone steps."""
+    x, y, w = toy.batch(11)
+    whole, parts = toy.learner("sdfa"), toy.learner("sdfa")
+    whole.fit(x, y, sample_weight=w, batch_size=8, shuffle=False, verbose=0)
+    for part in (slice(8), slice(8, None)):
+        parts.train_on_batch(x[part], y[part], sample_weight=w[part])
+    toy.assert_close(whole.trainable_variables, parts.trainable_variables, 1e-6)
+
+
+def test_labels_train_like_one_hot_targets():
+    x, y, w = toy.batch()
+    expected = toy.learner("ll").gradients(x, y, w)
+    learner = toy.learner("ll", loss="sparse_categorical_crossentropy")
+    for labels in (y.argmax(1), y.argmax(1)[:, None].astype("uint8")):
+        toy.assert_close(learner.gradients(x, labels, w), expected, 1e-6)
+
+
+def test_gradients_draw_masks_from_a_given_seed(dfa):
+    batch = toy.batch()
+    first, again, other = (toy.values(dfa.gradients(*batch, seed=s)) for s in (1, 1, 2))
+    toy.assert_close(first, again, 0)
+    assert np.abs(first[2] - other[2]).max() > 1e-4
+    assert np.abs(first[2] - toy.values(dfa.gradients(*batch))[2]).max() > 1e-4
+
+
+def test_gradients_without_training_leave_dropout_out(dfa):
+    batch = toy.batch()
+    toy.assert_close(dfa.gradients(*batch, training=False), ORACLES["dfa"](problem(dfa, *batch)))
+
+
+def test_gradients_of_a_rule_of_one_s_own(dfa):
+    """An instance keeps its own feedback, is built once, and belongs to nobody."""
+    batch = toy.batch()
+    variables = len(dfa.variables)
+    rule = bpfree.rules.get("dfa", seed=77)
+    found = dfa.gradients(*batch, rule=rule, training=False)
+    expected = ORACLES["dfa"](
+        Problem(toy.values(dfa.trainable_variables), toy.values(rule.feedback), *batch)
+    )
+    toy.assert_close(found, expected)
+    toy.assert_close(dfa.gradients(*batch, rule=rule, training=False), expected)
+    assert len(dfa.variables) == variables
+
+
+def test_surrogates_are_one_per_block_and_the_head_s():
+    learner = toy.learner("ll")
+    x, y, w = toy.batch()
+    truth = problem(learner, x, y, w)
+    expected = []
+    for h, F in zip(truth.hidden, truth.feedback, strict=True):
+        scores = h @ F
+        log = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+        expected.append(-np.sum(w[:, None] * y * log) / len(w))
+    assert learner.surrogates(x, y, w) == pytest.approx([*expected, truth.loss()], rel=1e-5)
+
+
+def test_signal_scale_is_a_weight():
+    """A sweep may vary it within one program."""
+    learner = toy.learner("dfa")
+    batch = toy.batch()
+    before = toy.values(learner.gradients(*batch))
+    learner.rule.scale.assign(3.0)
+    after = toy.values(learner.gradients(*batch))
+    toy.assert_close(after, [3 * g for g in before[:4]] + before[4:])
+
+
+def test_recompute_moves_statistics_once_and_draws_one_mask():
+    """With BN and dropout, two forward passes leave what one does: weights, statistics, seeds."""
+    after = []
+    for spec in ("dfa", "dfa:recompute=true"):
+        learner = toy.learner(spec, dropout=0.4, batch_norm=True)
+        for _ in range(2):
+            toy.step(learner, *toy.batch())
+        after.append(toy.values(learner.variables))
+    toy.assert_close(*after, 1e-6)
+
+
+def test_build_takes_a_pair_of_shapes_and_any_batch_size():
+    for shape in ((None, 6), (64, 6), [[64, 6], [64]]):
+        learner = bpfree.Learner(toy.network(), "dfa", seed=0)
+        learner.build(shape)
+        assert learner.compute_output_shape((None, 6)) == (None, 3)
+        assert learner.predict(toy.batch(5)[0], verbose=0).shape == (5, 3)
+
+
+def test_fit_builds_what_is_not_built(tmp_path):
+    learner = bpfree.Learner(toy.network(), "dfa", seed=0)
+    learner.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    x, y, _ = toy.batch()
+    toy.step(learner, x, y)
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), learner.predict(x, verbose=0))
+
+
+def test_seed_of_the_learner_is_the_rule_s():
+    learner = bpfree.Learner(toy.network(), bpfree.rules.get("dfa", seed=5), seed=1)
+    assert (learner.seed, learner.rule.seed) == (1, 5)
+    keras.utils.set_random_seed(3)
+    first = bpfree.Learner(toy.network(), "dfa").seed
+    keras.utils.set_random_seed(3)
+    assert bpfree.Learner(toy.network(), "dfa").seed == first
+
+
+def test_reconstruction_of_images():
+    """Targets of any shape are compared value by value, by local losses too."""
+    x = np.random.default_rng(0).uniform(size=(8, 6)).astype("float32")
+    net = bpfree.architectures.get("5-4", (6,), 6, problem_type="reconstruction", seed=0)
+    learner = toy.learner("mse", net, loss="mse")
+    feedback = toy.values(learner.rule.feedback)
+    weights = toy.values(learner.trainable_variables)
+    truth = Problem(weights, feedback, x, x, np.ones(8), "mse")
+    toy.assert_close(learner.gradients(x, x), ORACLES["ll"](truth, loss="mse"))
+
+
+def test_learners_refuse_what_they_cannot_compile():
+    learner = bpfree.Learner(toy.network(), "dfa")
+    with pytest.raises(UserError, match="one loss, received None"):
+        learner.compile("sgd")
