@@ -90,13 +90,16 @@ def isolated(variables: Sequence[keras.Variable]) -> keras.StatelessScope:
     return _scope((variable, variable.value) for variable in variables)
 
 
-def _scope(mapping) -> keras.StatelessScope:
-    return keras.StatelessScope(state_mapping=list(mapping), initialize_variables=False)
+def _scope(mapping, collect_losses: bool = False) -> keras.StatelessScope:
+    return keras.StatelessScope(
+        state_mapping=list(mapping), collect_losses=collect_losses, initialize_variables=False
+    )
 
 
 def _jax_gradients(function, variables, state, jit_compile):
     def value(values, state_values, arguments):
-        with _scope([*zip(variables, values, strict=True), *zip(state, state_values, strict=True)]):
+        mapping = [*zip(variables, values, strict=True), *zip(state, state_values, strict=True)]
+        with _scope(mapping, collect_losses=True):
             return function(*arguments)
 
     compiled = jax.grad(value)
@@ -114,8 +117,12 @@ def _jax_gradients(function, variables, state, jit_compile):
 def _tensorflow_gradients(function, variables, state, jit_compile):
     @tf.function(jit_compile=jit_compile, reduce_retracing=True, autograph=False)
     def compiled(arguments, state_values):
-        with tf.GradientTape() as tape, _scope(zip(state, state_values, strict=True)):
-            value = function(*arguments)
+        with tf.GradientTape() as tape:
+            # Keras's regularisers look the variables themselves up in the scope, too.
+            mapping = [(variable, variable.value) for variable in variables]
+            mapping += zip(state, state_values, strict=True)
+            with _scope(mapping, collect_losses=True):
+                value = function(*arguments)
         return tape.gradient(
             value,
             [variable.value for variable in variables],

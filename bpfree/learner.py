@@ -54,6 +54,7 @@ class Learner(keras.Model):
         if self.rule.seed is None:
             self.rule.seed = self.seed
         self.weight_decay = weight_decay
+        self.reg = None
         self.rule.check(network)
 
     def build(self, input_shape) -> None:
@@ -150,7 +151,7 @@ class Learner(keras.Model):
         lesson = y_pred if isinstance(y_pred, dict) else {"outputs": y_pred}
         task = self._task_loss(y, lesson["outputs"], sample_weight)
         regularizer = self._regularizer()
-        if regularizer is not None:
+        if regularizer is not None and self.reg is not None:
             self.reg.update_state(regularizer)
         if "surrogate" not in lesson:
             return task

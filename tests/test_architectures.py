@@ -107,7 +107,9 @@ def test_seeds_do_not_depend_on_what_else_there_is():
     plain = kernels(toy.network("5-4", seed=1))
     keras.utils.set_random_seed(99)
     for options in ({"dropout": 0.5}, {"batch_norm": True}, {"activation": "sigmoid"}):
-        for first, second in zip(plain, kernels(toy.network("5-4", seed=1, **options)), strict=True):
+        for first, second in zip(
+            plain, kernels(toy.network("5-4", seed=1, **options)), strict=True
+        ):
             np.testing.assert_array_equal(first, second)
 
 

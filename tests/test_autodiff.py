@@ -71,7 +71,9 @@ def test_jvp_is_the_directional_derivative():
 
 
 def test_jvp_is_zero_where_the_function_does_not_depend():
-    _, along = autodiff.jvp(lambda a: ops.ones((2,)), [np.ones(3, "float32")], [np.ones(3, "float32")])
+    _, along = autodiff.jvp(
+        lambda a: ops.ones((2,)), [np.ones(3, "float32")], [np.ones(3, "float32")]
+    )
     np.testing.assert_array_equal(toy.values([along])[0], np.zeros(2))
 
 

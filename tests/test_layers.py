@@ -102,7 +102,11 @@ def test_dropout_refuses_a_rate_that_is_no_probability(rate):
         Dropout(rate)
 
 
-VARIANCES = {"lecun": lambda n, d: 1 / n, "glorot": lambda n, d: 2 / (n + d), "he": lambda n, d: 2 / n}
+VARIANCES = {
+    "lecun": lambda n, d: 1 / n,
+    "glorot": lambda n, d: 2 / (n + d),
+    "he": lambda n, d: 2 / n,
+}
 
 
 @pytest.mark.parametrize("bw_init", VARIANCES)

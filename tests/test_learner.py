@@ -64,6 +64,17 @@ def test_reg_does_not_linger_in_evaluation_after_training(regularized):
     assert found == pytest.approx(reg, rel=1e-5)
 
 
+def test_a_regulariser_that_shows_only_in_training_is_followed():
+    """Before the first call Keras does not tell of it, so it is not logged."""
+    layers = keras.layers
+    hidden = layers.Dense(4, "tanh", activity_regularizer=keras.regularizers.L2(0.3))
+    learner = toy.learner("shallow", bpfree.BlockNetwork([hidden], layers.Dense(3)))
+    x, y, w = toy.batch()
+    h = problem(learner, x, y, w).hidden[0]
+    toy.assert_close(learner.gradients(x, y, w)[1:2], [(0.6 / len(x) * h * (1 - h**2)).sum(0)])
+    assert toy.step(learner, x, y, w)["loss"] > 0
+
+
 def test_without_regularisers_no_reg_is_logged():
     assert set(toy.step(toy.learner("dfa"), *toy.batch())) == {"loss"}
 
@@ -175,11 +186,36 @@ def test_recompute_moves_statistics_once_and_draws_one_mask():
     toy.assert_close(*after, 1e-6)
 
 
+def test_a_rule_may_update_weights_of_its_own_first_and_predict_by_itself():
+    """`before_step` counts in a weight: once a step, never in `gradients`; `predict` is the rule's."""
+
+    class Counting(bpfree.rules.parse("dfa")[0]):
+        def build(self, network, input_shape, outputs):
+            super().build(network, input_shape, outputs)
+            self.count = self.add_weight(name="count", shape=(), trainable=False)
+
+        def before_step(self, network, batch):
+            self.count.assign(self.count + 1)
+
+        def predict(self, network, x):
+            return -network(x)
+
+    learner = toy.learner(Counting())
+    start = float(learner.rule.count.value)
+    x, y, w = toy.batch()
+    learner.gradients(x, y, w)
+    assert float(learner.rule.count.value) == start
+    for _ in range(2):
+        toy.step(learner, x, y, w)
+    assert float(learner.rule.count.value) == start + 2
+    outputs = problem(learner, x, y, w).outputs
+    np.testing.assert_allclose(learner.predict(x, verbose=0), -outputs, atol=1e-4)
+
+
 def test_build_takes_a_pair_of_shapes_and_any_batch_size():
     for shape in ((None, 6), (64, 6), [[64, 6], [64]]):
         learner = bpfree.Learner(toy.network(), "dfa", seed=0)
         learner.build(shape)
-        assert learner.compute_output_shape((None, 6)) == (None, 3)
         assert learner.predict(toy.batch(5)[0], verbose=0).shape == (5, 3)
 
 

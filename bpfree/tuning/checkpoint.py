@@ -15,6 +15,8 @@ from bpfree.tuning.programs import state
 from bpfree.tuning.records import write_atomic
 
 _SCALARS = (bool, int, float, str, type(None), np.number, np.bool_)
+# Keras's EarlyStopping turns min_delta's sign when it begins: restored, it would be turned back.
+_NOT_KEPT = ("stop_training", "min_delta")
 
 
 class Checkpoint:
@@ -102,5 +104,5 @@ def _state(callback) -> dict[str, Any]:
     return {
         key: value.item() if isinstance(value, (np.number, np.bool_)) else value
         for key, value in vars(callback).items()
-        if isinstance(value, _SCALARS) and key != "stop_training"
+        if isinstance(value, _SCALARS) and key not in _NOT_KEPT
     }

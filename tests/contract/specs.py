@@ -1,10 +1,10 @@
 """What the contract is held against: every rule of bpfree, so that a new one is tested by itself."""
 
-from bpfree import rules
+import toy
 from oracles import ORACLES
 from oracles.mlp import Problem
 
-import toy
+from bpfree import rules
 
 
 def _names() -> list[str]:

@@ -184,9 +184,9 @@ def test_shallow_leaves_its_blocks_alone():
     after = weights(learner)
     assert same(after[:-2], before[:-2])
     assert np.abs(after[-2] - before[-2]).min() > 1e-3
-    assert not same(
-        toy.values(learner.network.blocks[0].non_trainable_variables), statistics
-    ), "batch statistics are still collected"
+    assert not same(toy.values(learner.network.blocks[0].non_trainable_variables), statistics), (
+        "batch statistics are still collected"
+    )
 
 
 def test_lr_multiplier_scales_the_step_and_not_the_gradient():
