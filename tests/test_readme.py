@@ -59,7 +59,9 @@ def test_readme_sweep_run_and_reporting(tmp_path):
         path.name for path in (tmp_path / "runs/one").iterdir()
     }
     (reporting,) = [block for block in blocks("README.md", "python") if '"runs/first"' in block]
-    run([sys.executable, "-c", f"{reporting}\nassert len(runs) == 3 and len(curves) == 3"], tmp_path)
+    run(
+        [sys.executable, "-c", f"{reporting}\nassert len(runs) == 3 and len(curves) == 3"], tmp_path
+    )
 
 
 def test_rules_are_documented():
