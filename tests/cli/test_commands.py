@@ -16,7 +16,7 @@ SMALL = ["--arch=8", "--examples_frac=0.2", "--use_xla=false", "--num_epochs=2"]
 ONE = [*SMALL, "--algorithm=dfa", "--activation=tanh", "--nobatch_norm", "--reg_rate=0"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _own_signals():
     """Commands take TERM over; the tests give it back."""
     before = signal.getsignal(signal.SIGTERM)

@@ -21,6 +21,8 @@ from bpfree.tuning.records import Execution
 
 EPOCHS = 3
 SEED = 5
+# Without XLA, JAX would run step by step; on TensorFlow compiling takes longer than these runs.
+ON_JAX = keras.backend.backend() == "jax"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ class Setup:
         if choices["algorithm"] == ("bp",):
             del self.values["bw_init"]
         self.hypermodel = HyperModel(
-            data.input_shape, 10, choices, epochs, len(data.x_train), use_xla=False
+            data.input_shape, 10, choices, epochs, len(data.x_train), use_xla=ON_JAX
         )
         self.regime = Regime(epochs, objective(metric), batch_size=32, **regime)
         self.programs = Programs()

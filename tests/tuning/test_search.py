@@ -15,6 +15,8 @@ from bpfree.tuning import GridSearch, space
 from bpfree.tuning.hypermodel import HyperModel
 
 SEED, EPOCHS, EXECUTIONS = 7, 2, 2
+# Without XLA, JAX would run step by step; on TensorFlow compiling takes longer than these runs.
+ON_JAX = keras.backend.backend() == "jax"
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +269,7 @@ class Counted(bpfree.rules.Rule):
 def sweep(data, **given):
     small = {"arch": ["8-6"], "activation": ["tanh"], "batch_norm": [True], "batch_size": [32]}
     choices = space.choices({**small, **given}, "classification", "val_loss")
-    return HyperModel(data.input_shape, 10, choices, EPOCHS, len(data.x_train), use_xla=False)
+    return HyperModel(data.input_shape, 10, choices, EPOCHS, len(data.x_train), use_xla=ON_JAX)
 
 
 class Unshared(HyperModel):
