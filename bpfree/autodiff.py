@@ -20,6 +20,9 @@ else:
         "set KERAS_BACKEND to one of them."
     )
 
+ALWAYS_COMPILED = BACKEND == "jax"
+"""Whether steps make sense only when compiled: JAX's alternative is one call per operation."""
+
 
 def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """The gradient ∂ function(at) / ∂ at of a scalar function of one tensor.

@@ -146,7 +146,7 @@ def _define() -> flags.FlagValues:
         flags.DEFINE_integer, "histogram_freq", 0, "epochs between TensorBoard histograms; 0: none"
     )
     define(flags.DEFINE_bool, "use_early_stopping", False, "stop when the objective stalls")
-    define(flags.DEFINE_bool, "use_xla", True, "compile the steps by XLA")
+    define(flags.DEFINE_bool, "use_xla", True, "compile the steps by XLA (JAX always does)")
     define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
     define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")

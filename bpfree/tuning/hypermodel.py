@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import keras_tuner
 
-from bpfree import architectures, rules
+from bpfree import architectures, autodiff, rules
 from bpfree.architectures.mlp import FORWARD_INITIALIZERS
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import UserError
@@ -97,7 +97,7 @@ class HyperModel(keras_tuner.HyperModel):
             ),
             loss=self._loss(),
             metrics=metrics(self.problem_type),
-            jit_compile=self.use_xla,
+            jit_compile=self.use_xla or autodiff.ALWAYS_COMPILED,
             steps_per_execution=min(STEPS_PER_EXECUTION, steps),
         )
         return learner

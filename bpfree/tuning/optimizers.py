@@ -68,7 +68,11 @@ def _schedule(lr: float, lr_schedule: str, epochs: int, steps: int):
     if lr_schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(lr, epochs * steps)
     named = _SCHEDULE.fullmatch(lr_schedule)[1]
-    ends = [int(end) for end in named.split("-")] if named else [epochs // 2, epochs * 3 // 4]
+    ends = (
+        [int(end) for end in named.split("-")]
+        if named
+        else [max(1, epochs // 2), max(1, epochs * 3 // 4)]
+    )
     values = [lr * 0.1**index for index in range(len(ends) + 1)]
     # A boundary is the last step, from 0, of the rate before it.
     return keras.optimizers.schedules.PiecewiseConstantDecay([e * steps - 1 for e in ends], values)

@@ -94,6 +94,7 @@ def assert_as_undisturbed(folder, undisturbed):
     assert not [*project.rglob("*.tmp")]
 
 
+@pytest.mark.slow
 def test_one_kill(undisturbed, tmp_path):
     process = start(tmp_path)
     try:

@@ -282,6 +282,7 @@ class Unshared(HyperModel):
 VARYING = {"algorithm": ["dfa"], "bw_init": ["ortho"], "lr": [0.01, 0.001], "reg_rate": [0.1, 0.5]}
 
 
+@pytest.mark.slow
 def test_a_shared_program_changes_no_number(data, tmp_path):
     """Against every model alone, the second seed's: none of them was ever the first of a program."""
     shared = tuner(sweep(data, **VARYING), tmp_path / "shared", max_trials=3)
