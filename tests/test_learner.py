@@ -214,7 +214,8 @@ def test_a_rule_may_update_weights_of_its_own_first_and_predict_by_itself():
 
 def test_build_takes_a_pair_of_shapes_and_any_batch_size():
     for shape in ((None, 6), (64, 6), [[64, 6], [64]]):
-        learner = bpfree.Learner(toy.network(), "dfa", seed=0)
+        hidden, head = keras.layers.Dense(4, "tanh"), keras.layers.Dense(3)
+        learner = bpfree.Learner(bpfree.BlockNetwork([hidden], head), "dfa", seed=0)
         learner.build(shape)
         assert learner.predict(toy.batch(5)[0], verbose=0).shape == (5, 3)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toy
 
-from bpfree import losses
+from bpfree import losses, rules
 from bpfree.errors import UserError
 
 Y = np.eye(3)[[0, 2, 1, 1, 0, 2]]
@@ -62,13 +62,28 @@ CASES = {
 """A loss as a user names it, its targets, and what it is of the scores (N, D), per example."""
 
 
-@pytest.mark.parametrize("rule", ["dfa", "sdfa"])
+class ByExample(rules.parse("dfa")[0]):
+    """Sends each example's own error."""
+
+    def surrogates(self, trace):
+        return self.send([trace.example_error], trace.activations)
+
+
+ERRORS = {
+    "dfa": lambda error, share: share * error,
+    "sdfa": lambda error, share: share * np.sign(error),
+    ByExample: lambda error, share: error,
+}
+"""What a rule makes of ∂loss_n/∂outputs_n (N, D) and w_n/N (N, 1)."""
+
+
+@pytest.mark.parametrize("rule", ERRORS)
 @pytest.mark.parametrize("case", CASES)
 def test_error_is_the_derivative_of_the_loss(case, rule):
     """With x = I, linear units and F = I the first kernel's gradient *is* the rule's error."""
     loss, y, closed_form = CASES[case]
     net = toy.network("3", activation="linear")
-    learner = toy.learner(rule, net, loss=loss)
+    learner = toy.learner(rule if isinstance(rule, str) else rule(), net, loss=loss)
     learner.rule.feedback[0].assign(np.eye(3))
     x = np.eye(toy.INPUTS, dtype="float32")
     w = np.float32([1, 0.5, 2, 0, 1, 3])
@@ -78,8 +93,7 @@ def test_error_is_the_derivative_of_the_loss(case, rule):
     for d in range(3):
         shift = h * np.eye(3)[d]
         error[:, d] = (closed_form(outputs + shift) - closed_form(outputs - shift)) / (2 * h)
-    share = w[:, None] / len(w)
-    expected = share * (np.sign(error) if rule == "sdfa" else error)
+    expected = ERRORS[rule](error, w[:, None] / len(w))
     found = toy.values(learner.gradients(x, y, w))[0]
     np.testing.assert_allclose(found, expected, atol=2e-6 * max(1, np.abs(expected).max()))
     logged = learner.evaluate(x, y, sample_weight=w, verbose=0)

@@ -68,7 +68,10 @@ def test_rules_are_documented():
     """Every rule and alias has its row in the README's table and in docs/RULES.md."""
     from bpfree import rules
 
+    # Other tests register rules of their own.
+    own = [name for name in rules.names() if rules.parse(name)[0].__module__.startswith("bpfree.")]
     for document in ("README.md", "docs/RULES.md"):
         text = (ROOT / document).read_text()
-        missing = [name for name in [*rules.names(), *rules.aliases()] if f"`{name}`" not in text]
-        assert not [name for name in missing if name != "ll" or "`ll" not in text], document
+        assert [n for n in [*own, *rules.aliases()] if not re.search(rf"`{n}[`:]", text)] == [], (
+            document
+        )

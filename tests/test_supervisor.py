@@ -62,6 +62,12 @@ sys.exit(128 + received[0])
 STUBBORN = PATIENT.replace("moments < 2", "True")
 
 
+def _heed_signals():
+    """Undoes what a shell's `nohup` or `&` around the tests would have made the sweep ignore."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Sandbox:
     """train.bash beside a stand-in for tune.py; `experiment` does not exist at first."""
 
@@ -85,6 +91,7 @@ class Sandbox:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_signals,
             **options,
         )
 

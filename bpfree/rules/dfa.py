@@ -23,7 +23,7 @@ class DirectFeedbackAlignment(ProjectionRule):
     Args:
         bw_init, signal_scale: see `ProjectionRule`.
         recompute: run the forward pass twice. No activation has to wait for the error then, so the
-            step's memory does not grow with depth, at no more FLOPs than backpropagation. The first
+            step's memory does not grow with depth, at about the FLOPs of backpropagation. The first
             pass changes no state; both draw the same dropout masks.
 
     Source: Nøkland 2016, https://arxiv.org/abs/1609.01596, equation 7.
@@ -48,9 +48,13 @@ class DirectFeedbackAlignment(ProjectionRule):
         if not self.recompute:
             return super().lesson(network, batch)
         with isolated(network.variables):
-            error = self.trace(network, batch).error
-        # Without a dependency of the second pass on the first one's end, XLA would merge the two.
-        late = batch.x + ops.cast(0 * ops.sum(error), batch.x.dtype)
+            first = self.trace(network, batch)
+            error = first.error
+        # If the second pass did not wait for the end of the first, XLA would merge the two; if it did
+        # not wait for its middle, XLA's CPU compiler would make the first one operation with a buffer
+        # for every block.
+        end = sum(ops.sum(ops.cast(part, "float32")) for part in (*first.activations, error))
+        late = batch.x + ops.stop_gradient(ops.cast(0 * end, batch.x.dtype))
         trace = self.trace(network, replace(batch, x=late))
         surrogates = self.send(trace.tied(error), trace.activations)
         return [*surrogates, batch.task_loss(trace.outputs)], trace.outputs

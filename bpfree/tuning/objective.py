@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bpfree.errors import UserError
 
-_HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "precision", "recall", "f1", "score", "cosine")
+_HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "precision", "recall", "f1", "cosine")
 _METRICS = {
     "classification": ("loss", "error", "accuracy"),
     "reconstruction": ("loss", "error"),

@@ -232,8 +232,21 @@ def test_a_trial_lives_on_disk(experiment):
     [again] = experiment.trials()
     assert again.state == "completed" and math.isnan(again.score) and again.scores[0] == 1.0
     text = (again.path / "trial.json").read_text()
-    keys = ["id", "index", "hyperparameters", "state", "score", "scores", "failure", "attempts"]
-    assert list(json.loads(text)) == keys
+    keys = ["id", "index", "hyperparameters", "state", "score", "scores", "failure"]
+    assert list(json.loads(text)) == [*keys, "attempts", "deaths", "epochs"]
+
+
+def test_deaths_count_kills_without_an_epoch_between(experiment):
+    """Begun again while running: a death, unless an epoch was recorded since the last beginning."""
+    deaths = []
+    for epochs in (0, 0, 1, 0, 0):
+        trial = experiment.trial(0, HYPERPARAMETERS)
+        trial.begin()
+        deaths.append(trial.deaths)
+        recorded = len(trial.execution(0).history())
+        for epoch in range(epochs):
+            trial.execution(0).append({"epoch": recorded + epoch + 1, "loss": 0.5})
+    assert deaths == [0, 1, 2, 0, 1]
 
 
 def test_trials_and_executions_come_in_the_order_of_their_numbers(experiment):
@@ -519,7 +532,8 @@ def remains(folder):
     content.pop(Path("lock"))
     for path in content:
         if path.name == "trial.json":
-            content[path] = {**json.loads(content[path]), "attempts": None}
+            begun = dict.fromkeys(("attempts", "deaths", "epochs"))
+            content[path] = {**json.loads(content[path]), **begun}
     return content
 
 
