@@ -6,16 +6,20 @@ _SETS = {"val_": "validation", "test_": "test"}
 _UNITS = {"error": "error (%)", "seconds": "time (s)"}
 _MEASURED_ON_DATA = ("loss", "error", "accuracy", "reg")
 _NAMES = {"algorithm": "learning rule", "lr": "learning rate", "arch": "architecture"}
-_HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "precision", "recall", "f1", "cosine")
 
 
-def label(name: str) -> str:
-    """A column's name in words, with its unit: `val_error` is "validation error (%)"."""
+def label(name: str, problem_type: str = "classification") -> str:
+    """A column's name in words, with its unit: `val_error` is "validation error (%)".
+
+    In reconstruction an error is a root mean squared one, per pixel and in units of the scaled data.
+    """
     if name in _NAMES:
         return _NAMES[name]
     prefix = next((prefix for prefix in _SETS if name.startswith(prefix)), "")
     base = name.removeprefix(prefix)
     words = _UNITS.get(base, base.replace("/", ", ").replace("_", " "))
+    if base == "error" and problem_type == "reconstruction":
+        words = "RMS error per pixel"
     if prefix:
         return f"{_SETS[prefix]} {words}"
     return f"training {words}" if base in _MEASURED_ON_DATA else words

@@ -70,9 +70,15 @@ def plot_histories(
     if frame[metric].min() >= 0 > ax.get_ylim()[0]:
         ax.set_ylim(bottom=0)  # an interval of few executions may reach below what is possible
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel=label(metric))
+    ax.set(xlabel="epoch", ylabel=label(metric, _problem(frame)))
     ax.margins(x=0.01)
     return _finish(ax, columns)
+
+
+def _problem(frame: pd.DataFrame) -> str:
+    """The problem that all rows share, which decides the unit of an error."""
+    problems = set(frame["problem_type"]) if "problem_type" in frame else set()
+    return "reconstruction" if problems == {"reconstruction"} else "classification"
 
 
 def plot_learning_rates(
@@ -111,7 +117,7 @@ def plot_learning_rates(
         best = points.loc[[(sign * points["mean"]).idxmin()]]
         star = {"marker": "*", "markersize": 10, "markeredgecolor": "white", "markeredgewidth": 0.5}
         ax.plot(best.index, best["mean"], color=look["color"], linestyle="none", zorder=3, **star)
-    ax.set(xscale="log", xlabel=label("lr"), ylabel=label(metric))
+    ax.set(xscale="log", xlabel=label("lr"), ylabel=label(metric, _problem(frame)))
     ax.xaxis.set_minor_locator(NullLocator())
     return _finish(ax, columns)
 

@@ -250,3 +250,8 @@ def test_empty_frames_get_a_sentence(frame):
 )
 def test_columns_have_names_in_words(name, words, higher):
     assert label(name) == words and (direction(name) == "max") == higher
+
+
+def test_an_error_of_reconstruction_has_no_per_cent():
+    assert label("val_error", "reconstruction") == "validation RMS error per pixel"
+    assert label("val_loss", "reconstruction") == "validation loss"
