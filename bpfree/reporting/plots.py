@@ -67,12 +67,20 @@ def plot_histories(
         ax.plot(curve.index, shared, **line, label=f"{name} (n={executions})")
         band = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
         ax.fill_between(curve.index, curve["low"], curve["high"], **band)
-    if frame[metric].min() >= 0 > ax.get_ylim()[0]:
-        ax.set_ylim(bottom=0)  # an interval of few executions may reach below what is possible
+    _bound(ax, frame[metric])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=label(metric, _problem(frame)))
     ax.margins(x=0.01)
     return _finish(ax, columns)
+
+
+def _bound(ax: Axes, values: pd.Series) -> None:
+    """Keeps the view where values are: an interval of few executions reaches far beyond."""
+    low, high = ax.get_ylim()
+    if values.min() >= 0 > low:
+        ax.set_ylim(bottom=0)
+    if math.isfinite(values.max()):
+        ax.set_ylim(top=min(high, values.max() + 0.05 * abs(values.max())))
 
 
 def _problem(frame: pd.DataFrame) -> str:
