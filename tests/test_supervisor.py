@@ -61,11 +61,13 @@ sys.exit(128 + received[0])
 """
 STUBBORN = PATIENT.replace("moments < 2", "True")
 
-
-def _heed_signals():
-    """Undoes what a shell's `nohup` or `&` around the tests would have made the sweep ignore."""
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+# Undoes what a shell's `nohup` or `&` around the tests would make the sweep ignore.
+HEEDING = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Sandbox:
@@ -85,13 +87,20 @@ class Sandbox:
     def start(self, *flags, plan=(), experiment=None, **options):
         (self.folder / "plan.json").write_text(json.dumps(list(plan)))
         return subprocess.Popen(
-            [self.train, str(experiment or self.experiment), *flags],
+            [
+                sys.executable,
+                "-S",
+                "-c",
+                HEEDING,
+                self.train,
+                str(experiment or self.experiment),
+                *flags,
+            ],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_heed_signals,
             **options,
         )
 
