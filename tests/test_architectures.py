@@ -40,18 +40,18 @@ def test_malformed_strings_are_refused_in_a_sentence(arch):
 @pytest.mark.parametrize(
     "options, parameters",
     [
-        ({}, 784 * 50 + 50 + 50 * 20 + 20 + 20 * 10 + 10),
-        ({"use_bias": False}, 784 * 50 + 50 * 20 + 20 * 10),
+        ({}, 12 * 5 + 5 + 5 * 4 + 4 + 4 * 2 + 2),
+        ({"use_bias": False}, 12 * 5 + 5 * 4 + 4 * 2),
         # Batch normalisation: scale and offset trained instead of a bias, two statistics not trained.
-        ({"batch_norm": True}, 784 * 50 + 4 * 50 + 50 * 20 + 4 * 20 + 20 * 10 + 10),
+        ({"batch_norm": True}, 12 * 5 + 4 * 5 + 5 * 4 + 4 * 4 + 4 * 2 + 2),
         # A dropout rate in the second block and in the head.
-        ({"dropout": 0.1}, 784 * 50 + 50 + 50 * 20 + 20 + 20 * 10 + 10 + 2),
+        ({"dropout": 0.1}, 12 * 5 + 5 + 5 * 4 + 4 + 4 * 2 + 2 + 2),
     ],
 )
 def test_number_of_parameters(options, parameters):
-    network = architectures.get("50-20", (28, 28, 1), 10, **options)
+    network = architectures.get("5-4", (3, 4, 1), 2, **options)
     assert network.count_params() == parameters
-    assert network.compute_output_shape((None, 28, 28, 1)) == (None, 10)
+    assert network.compute_output_shape((None, 3, 4, 1)) == (None, 2)
 
 
 def test_order_of_layers():

@@ -32,25 +32,26 @@ def accuracy_of_step_units(rule):
     y = np.eye(3, dtype="float32")[(x[:, 0] * x[:, 1] > 0).astype(int)]
     learner = toy.learner(
         rule,
-        arch="32",
+        arch="64",
         activation="step",
         optimizer=keras.optimizers.Adam(0.03),
         random_weights=False,
     )
     (hidden,) = toy.values(learner.network.trace(x, training=False)[:1])
     assert set(np.unique(hidden)) == {0.0, 1.0}
-    learner.fit(x, y, batch_size=64, epochs=20, shuffle=False, verbose=0)
+    learner.fit(x, y, batch_size=32, epochs=15, shuffle=False, verbose=0)
     return np.mean(toy.values([learner(x)])[0].argmax(1) == y.argmax(1))
 
 
 @pytest.mark.parametrize("rule", ["dfa", "drtp", "ll"])
 def test_rules_train_units_whose_true_derivative_is_zero(rule):
-    assert accuracy_of_step_units(rule) > 0.8
+    """Over four seeds and both backends it was 0.83 at least, and the control's 0.67 at most."""
+    assert accuracy_of_step_units(rule) > 0.78
 
 
 def test_step_units_learn_nothing_without_a_rule():
     """The control of the test above."""
-    assert accuracy_of_step_units("shallow") < 0.7
+    assert accuracy_of_step_units("shallow") < 0.72
 
 
 def test_dropout_keeps_the_mean_and_scales_the_rest():

@@ -192,7 +192,7 @@ def test_a_rule_may_update_weights_of_its_own_first_and_predict_by_itself():
     class Counting(bpfree.rules.parse("dfa")[0]):
         def build(self, network, input_shape, outputs):
             super().build(network, input_shape, outputs)
-            self.count = self.add_weight(name="count", shape=(), trainable=False)
+            self.count = self.add_weight(name="count", initializer="zeros", trainable=False)
 
         def before_step(self, network, batch):
             self.count.assign(self.count + 1)
