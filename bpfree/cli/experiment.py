@@ -21,6 +21,19 @@ _MACHINE_ONLY = ("experiment_dir", "data_dir", "device", "reset_training", "give
 """Settings that do not decide results."""
 
 
+def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
+    """Data, hypermodel and configuration of the settings; imports the backend.
+
+    Raises:
+        UserError: for whatever in them cannot work; nothing has been written then.
+    """
+    choose_device(settings.device)
+    for plugin in settings.plugin:
+        load_plugin(plugin)
+    data = load_data(settings)
+    return data, hypermodel(settings, data, choices), configuration(settings, choices)
+
+
 def choose_device(device: str | None) -> None:
     """Shows the backend only the chosen device; to be called before it is imported.
 

@@ -27,17 +27,13 @@ def main(argv: list[str]) -> int:
             raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")
     settings = replace(settings, executions_per_trial=1)
     choices = space.single(settings.given)
-    experiment.choose_device(settings.device)
-
-    from bpfree.tuning import GridSearch
-
-    for plugin in settings.plugin:
-        experiment.load_plugin(plugin)
-    data = experiment.load_data(settings)
-    hypermodel = experiment.hypermodel(settings, data, choices)
-    configuration = experiment.configuration(settings, choices)
+    data, hypermodel, configuration = experiment.prepare(settings, choices)
     name = experiment.project_name(settings, configuration)
     directory = Path(settings.experiment_dir or Path("runs") / name)
+
+    from bpfree.cli import conclusion
+    from bpfree.tuning import GridSearch
+
     tuner = GridSearch(
         hypermodel,
         objective=settings.objective,
@@ -54,8 +50,5 @@ def main(argv: list[str]) -> int:
     if trial.state != "completed":
         print(trial.failure)
         return answer.NOTHING_SUCCEEDED
-
-    from bpfree.cli import conclusion
-
     conclusion.conclude_run(tuner, trial, data)
     return 0

@@ -22,17 +22,13 @@ def main(argv: list[str]) -> int:
     if not settings.experiment_dir:
         raise UserError("No directory to write to: give --experiment_dir, e.g. runs/first.")
     choices = space.choices(settings.given, settings.problem_type, settings.objective)
-    experiment.choose_device(settings.device)
-
-    from bpfree.tuning import GridSearch
-
-    for plugin in settings.plugin:
-        experiment.load_plugin(plugin)
-    data = experiment.load_data(settings)
-    hypermodel = experiment.hypermodel(settings, data, choices)
-    configuration = experiment.configuration(settings, choices)
+    data, hypermodel, configuration = experiment.prepare(settings, choices)
     name = experiment.project_name(settings, configuration)
     experiment.claim(settings, name, configuration)
+
+    from bpfree.cli import conclusion
+    from bpfree.tuning import GridSearch
+
     tuner = GridSearch(
         hypermodel,
         objective=settings.objective,
@@ -46,8 +42,5 @@ def main(argv: list[str]) -> int:
     if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
         print(f"No trial succeeded; the tracebacks are in {tuner.experiment.path}/trials.")
         return answer.NOTHING_SUCCEEDED
-
-    from bpfree.cli import conclusion
-
     conclusion.conclude(tuner, data, save_models=settings.save_best_model)
     return 0

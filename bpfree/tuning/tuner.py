@@ -149,6 +149,7 @@ class GridSearch(keras_tuner.Tuner):
         )
         about.archive_source(self.experiment.path)
         _settle_memory()
+        self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
         with self.experiment.lock(), self._progress(points) as progress:
             for index, values in enumerate(points):
                 trial = self.experiment.trial(index, values)
@@ -284,18 +285,11 @@ class GridSearch(keras_tuner.Tuner):
         if self.keep_weights == "all" or ended.state != "completed":
             return
         algorithm = ended.hyperparameters.get("algorithm")
-        rivals = [
-            trial
-            for trial in self.oracle.trials.values()
-            if trial.status == "COMPLETED"
-            and trial.hyperparameters.values.get("algorithm") == algorithm
-        ]
-        sign = -1 if self.oracle.objective.direction == "max" else 1
-        best = min(rivals, key=lambda trial: sign * trial.score)
-        for rival in rivals:
-            if rival is not best:
-                for done in self._recorded(rival.trial_id).executions():
-                    done.best_weights.unlink(missing_ok=True)
+        best = self._best.get(algorithm)
+        if best is None or self.oracle.objective.better_than(ended.score, best.score):
+            self._best[algorithm], ended = ended, best
+        for done in ended.executions() if ended else ():
+            done.best_weights.unlink(missing_ok=True)
 
 
 def _scores(trial: records.Trial) -> list[float]:

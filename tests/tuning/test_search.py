@@ -104,6 +104,16 @@ def test_results_have_a_row_per_execution(search):
     assert sorted(frame["seed"]) == [SEED, SEED, SEED + 1, SEED + 1]
 
 
+def test_only_the_best_trial_keeps_its_weights(search, data):
+    """Also after the search is called again, which meets the finished trials once more."""
+    scores = {record["id"]: record["score"] for record in trial_records(search.project)}
+    best = max(scores, key=scores.get)
+    for _ in range(2):
+        kept = sorted(path.parts[-3] for path in search.project.glob("trials/*/*/best.weights.npz"))
+        assert kept == [best] * EXECUTIONS
+        search.tuner.search(data, epochs=EPOCHS)
+
+
 def test_scores_are_means_of_each_execution_at_its_best_epoch(search):
     table = histories(search.project)
     assert set(table) == {(trial, k) for trial in range(2) for k in range(EXECUTIONS)}
