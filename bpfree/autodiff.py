@@ -93,6 +93,11 @@ def isolated(variables: Sequence[keras.Variable]) -> keras.StatelessScope:
     return _scope((variable, variable.value) for variable in variables)
 
 
+def replaced(values: Sequence[tuple[keras.Variable, Tensor]]) -> keras.StatelessScope:
+    """A scope in which the variables have these values; gradients flow into the values."""
+    return _scope(values)
+
+
 def _scope(mapping, collect_losses: bool = False) -> keras.StatelessScope:
     return keras.StatelessScope(
         state_mapping=list(mapping), collect_losses=collect_losses, initialize_variables=False

@@ -26,7 +26,8 @@ class GradientFunctions:
 
     def __call__(self, arguments: Sequence[Any], rule, training: bool, seed: int | None) -> list:
         """The gradients on the batch `(x, y[, weights])`; see `Learner.gradients`."""
-        key = (rule if rule is None or isinstance(rule, str) else id(rule), training)
+        own = rule is None or isinstance(rule, str)
+        key = (rule if own else id(rule), training, self._learner.stage)
         if key not in self._compiled:
             self._compiled[key] = self._compile(rule, training)
         function, state, _ = self._compiled[key]

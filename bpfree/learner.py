@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 import numpy as np
 from keras import ops
 
 from bpfree import autodiff, losses, rules
+from bpfree import schedule as schedules
 from bpfree.gradients import GradientFunctions
 from bpfree.network import BlockNetwork
+from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
 from bpfree.seeds import fresh
 
@@ -33,9 +36,12 @@ class Learner(keras.Model):
             rule and optimizer. None leaves it out of the program.
         seed: the run's seed, from which the rule derives its own if it has none. None: from Python's
             random state.
+        schedule: `simultaneous`, or `sequential`: block by block, see `bpfree.schedule.BlockByBlock`.
+        epochs_per_block: of a sequential schedule, ≥ 1; the head learns in those that are left. None
+            shares the epochs of `fit` out equally.
 
     Raises:
-        UserError: if the rule cannot train this network.
+        UserError: if the rule cannot train this network, or not by this schedule.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class Learner(keras.Model):
         rule: str | rules.Rule = "bp",
         weight_decay: float | None = None,
         seed: int | None = None,
+        schedule: str = "simultaneous",
+        epochs_per_block: int | None = None,
         **kwargs,
     ):
         # Keras would cast targets and weights to half precision along with the inputs.
@@ -56,6 +64,10 @@ class Learner(keras.Model):
         self.weight_decay = weight_decay
         self.reg = None
         self.rule.check(network)
+        schedules.check(schedule, self.rule)
+        self.schedule = schedule
+        self.epochs_per_block = epochs_per_block
+        self.stage = None
 
     def build(self, input_shape) -> None:
         """Builds network, rule and the weight of the weight decay.
@@ -92,6 +104,34 @@ class Learner(keras.Model):
         """Keras's compile; the loss is made to take logits, see `bpfree.losses.get`."""
         super().compile(optimizer=optimizer, loss=losses.get(loss), **kwargs)
         self._gradient_functions = GradientFunctions(self)
+        self._train_functions = {}
+        self.stage = None
+
+    def fit(
+        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs
+    ):
+        """Keras's fit, by the learner's schedule."""
+        if self.schedule == "sequential":
+            parts = self.rule.parts(self.network)
+            callbacks = [schedules.BlockByBlock(parts, self.epochs_per_block), *(callbacks or [])]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def enter(self, stage: int | None) -> None:
+        """Lets only one block learn from now on: the others neither move nor have a backward pass.
+
+        A frozen block is in inference mode. Each stage is a program of its own, compiled once.
+
+        Args:
+            stage: the block's index, L for the head; None lets all learn.
+        """
+        if stage == self.stage:
+            return
+        self._train_functions[self.stage] = self.train_function
+        self.stage = stage
+        # JAX recognises a program by its function, which must not be that of another stage.
+        self.train_step = partial(Learner.train_step, self)
+        self.train_function = self._train_functions.get(stage)
+        self.make_train_function()
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -102,8 +142,8 @@ class Learner(keras.Model):
         inputs = (x, y) if weights is None else (x, y, weights)
         scaled = [
             (index, multiplier)
-            for index, variable in enumerate(self.trainable_variables)
-            if (multiplier := self.rule.lr_multiplier(variable)) != 1.0
+            for index, multiplier in enumerate(self._lr_multipliers())
+            if multiplier != 1.0
         ]
         if not scaled:
             return super().train_step(*state, (inputs, y, weights))
@@ -111,6 +151,27 @@ class Learner(keras.Model):
         before = list(state[0][0]) if state else [v + 0 for v in self.trainable_variables]
         result = super().train_step(*state, (inputs, y, weights))
         return self._scale_steps(result, before, scaled)
+
+    def test_step(self, *arguments):
+        """Keras's own step, on the outputs and the scores of `Rule.assess`."""
+        *state, data = arguments
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        return super().test_step(*state, ((x,), y, weights))
+
+    def _lr_multipliers(self) -> list[float]:
+        multipliers = [self.rule.lr_multiplier(variable) for variable in self.trainable_variables]
+        frozen = set(map(id, self._frozen()))
+        return [
+            0.0 if id(variable) in frozen else multiplier
+            for variable, multiplier in zip(self.trainable_variables, multipliers, strict=True)
+        ]
+
+    def _frozen(self) -> list[keras.Variable]:
+        """The variables that do not learn at this stage."""
+        if self.stage is None:
+            return []
+        learning = set(map(id, self.rule.trained_with(self.network, self.stage)))
+        return [variable for variable in self.trainable_variables if id(variable) not in learning]
 
     def _scale_steps(self, result, before, scaled):
         """The step's result with `v ← before + m (v − before)` for the variables in `scaled`."""
@@ -126,13 +187,21 @@ class Learner(keras.Model):
         return logs, (values, *state)
 
     def call(self, inputs, training=False):
-        """Scores of inputs x; in training, of a batch (x, y[, weights]), the rule's whole lesson."""
+        """Scores of inputs x; of a batch (x, y[, weights]) in training the rule's whole lesson, and of
+        (x,) what is evaluated."""
         if not isinstance(inputs, (tuple, list)):
             return self.rule.predict(self.network, inputs)
         if not training:
-            return self.rule.predict(self.network, inputs[0])
+            outputs, scores = self.rule.assess(self.network, inputs[0])
+            return {"outputs": outputs, "scores": scores}
         surrogates, outputs = self._lesson(self.rule, *inputs)
-        return {"outputs": outputs, "surrogate": sum(surrogates)}
+        return {"outputs": outputs, "scores": outputs, "surrogate": self._chosen(surrogates)}
+
+    def _chosen(self, surrogates):
+        """The sum of the surrogates that are learned from at this stage."""
+        if self.stage is None:
+            return sum(surrogates)
+        return surrogates[self.stage] + zero(self._frozen())
 
     def objective(self, rule: rules.Rule, batch, training: bool = True):
         """The scalar whose gradient a step follows: the rule's surrogates and the regularisers.
@@ -144,7 +213,8 @@ class Learner(keras.Model):
         """
         surrogates, _ = self._lesson(rule, *batch, training=training)
         regularizer = self._regularizer()
-        return sum(surrogates) + (0.0 if regularizer is None else regularizer)
+        total = self._chosen(surrogates) if rule is self.rule else sum(surrogates)
+        return total + (0.0 if regularizer is None else regularizer)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The task loss; in training, its value with the surrogates' gradient."""
@@ -161,13 +231,15 @@ class Learner(keras.Model):
         return _with_gradient_of(task, surrogate)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        outputs = y_pred["outputs"] if isinstance(y_pred, dict) else y_pred
-        return super().compute_metrics(x, y, outputs, sample_weight)
+        scores = y_pred["scores"] if isinstance(y_pred, dict) else y_pred
+        return super().compute_metrics(x, y, scores, sample_weight)
 
     def _lesson(self, rule, x, y, weights=None, training=True):
         if weights is None:
             weights = ops.ones((ops.shape(x)[0],), "float32")
-        batch = Batch(x, y, self._weights(weights), lambda o, w: self._task_loss(y, o, w), training)
+        weights = self._weights(weights)
+        stage = self.stage if rule is self.rule else None
+        batch = Batch(x, y, weights, lambda o, w: self._task_loss(y, o, w), training, stage)
         rule.before_step(self.network, batch)
         return rule.lesson(self.network, batch)
 
@@ -247,6 +319,8 @@ class Learner(keras.Model):
             "rule": serialize(self.rule),
             "weight_decay": self.weight_decay,
             "seed": self.seed,
+            "schedule": self.schedule,
+            "epochs_per_block": self.epochs_per_block,
         }
 
     def compile_from_config(self, config) -> None:

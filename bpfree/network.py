@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
@@ -60,23 +60,26 @@ class BlockNetwork(keras.Model):
             shape = layer.compute_output_shape(shape)
         return shape
 
-    def trace(self, x, training: bool = False, cut: bool = True) -> list:
+    def trace(self, x, training: bool | Sequence[bool] = False, cut: bool = True) -> list:
         """All activations of one forward pass.
 
         Args:
             x: inputs, shape (N, …).
-            training: whether dropout and batch statistics are in training mode.
+            training: whether dropout and batch statistics are in training mode; one for all, or one
+                for each block and the head.
             cut: whether gradients stop at every block's (and the head's) input.
 
         Returns:
             `[h_1, …, h_L, outputs]`; the outputs are pre-activations (N, D) in float32.
         """
+        if isinstance(training, bool):
+            training = [training] * (len(self.blocks) + 1)
         activations = []
-        for block in self.blocks:
-            activation = block(x, training=training)
+        for block, mode in zip(self.blocks, training, strict=False):
+            activation = block(x, training=mode)
             activations.append(activation)
             x = ops.stop_gradient(activation) if cut else activation
-        return [*activations, ops.cast(self.head(x, training=training), "float32")]
+        return [*activations, ops.cast(self.head(x, training=training[-1]), "float32")]
 
     def call(self, inputs, training=False):
         return self.trace(inputs, training=training, cut=False)[-1]
@@ -131,6 +134,28 @@ class BlockNetwork(keras.Model):
         if model.built:
             network.build(model.input_shape)
         return network
+
+
+def walk(layer: keras.layers.Layer, x, call: Callable):
+    """Runs a layer through its parts: what `call(part, x)` returns goes into the next part.
+
+    The parts are those of a Sequential, and of a layer that has a method `walk(x, call)` of its own,
+    all the way down; any other layer is a part itself.
+
+    Args:
+        layer: e.g. a network's block.
+        x: its input.
+        call: a function `(part, x) -> output`.
+    """
+
+    def onward(part, x):
+        return walk(part, x, call)
+
+    if isinstance(layer, keras.Sequential):
+        for part in layer.layers:
+            x = onward(part, x)
+        return x
+    return layer.walk(x, onward) if hasattr(layer, "walk") else call(layer, x)
 
 
 def _build(layer, shape):

@@ -1,11 +1,14 @@
-"""Test error on MNIST of each rule with its own learning rate, as in the table of docs/RESULTS.md.
+"""Test error on MNIST of each rule with its own learning rate, as in the tables of docs/RESULTS.md.
 
     python experiments/mnist.py runs/mnist --arch 500 --data_dir <prepared TensorFlow Datasets>
+    python experiments/mnist.py runs/local --arch 500-500 --activation relu --num_epochs 20 \\
+        --rule bp --rule lw --rule mf --rule sp
 
 For each rule: the learning rate among 1e-4, 3e-4 and 1e-3 and the number of epochs, at most 100, with
 the least validation error (54,000 training examples, 6,000 validation examples, seed 0); then five
 trainings on all 60,000 examples for that many epochs, with seeds 100 to 104, and the test error at
-their end. Both steps resume where they were if run again. The last thing printed is the table.
+their end. Both steps resume where they were if run again; flags that are not named below go on to
+tune.py. The last thing printed is the table.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from bpfree import reporting
 from bpfree.tuning.statistics import summary
 
 ROOT = Path(__file__).parents[1]
-NETWORK = ["--activation=tanh", "--nobatch_norm", "--bw_init=ortho", "--reg_rate=0"]
+NETWORK = ["--nobatch_norm", "--bw_init=ortho", "--reg_rate=0"]
 DATA = ["--dataset=mnist", "--scaler=zero_one", "--batch_size=100"]
 RATES = ["--lr=1e-4", "--lr=3e-4", "--lr=1e-3"]
 FRESH_SEED = 100
@@ -30,28 +33,26 @@ def sweep(directory: Path, *flags: str) -> None:
     subprocess.run(command, check=True)
 
 
-def tune(directory: Path, arch: str, rules: list[str], data: list[str], epochs: int) -> None:
+def tune(directory: Path, rules: list[str], common: list[str], epochs: int) -> None:
     """One execution per rule and learning rate."""
     sweep(
         directory,
-        *data,
+        *common,
         *(f"--algorithm={rule}" for rule in rules),
         *RATES,
-        f"--arch={arch}",
         f"--num_epochs={epochs}",
         "--objective=val_error",
         "--executions_per_trial=1",
     )
 
 
-def retrain(directory: Path, arch: str, chosen, data: list[str]) -> None:
+def retrain(directory: Path, chosen, common: list[str]) -> None:
     """Five executions with the chosen learning rate and number of epochs, on all training data."""
     sweep(
         directory,
-        *data,
+        *common,
         f"--algorithm={chosen.algorithm}",
         f"--lr={chosen.lr}",
-        f"--arch={arch}",
         f"--num_epochs={chosen.best_epoch:.0f}",
         "--validation=0",
         "--objective=error",
@@ -67,20 +68,20 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--arch", default="500")
     parser.add_argument("--rule", action="append", help="repeatable [bp dfa drtp]")
-    parser.add_argument("--data_dir")
     parser.add_argument("--num_epochs", type=int, default=100)
-    options = parser.parse_args()
-    data = [f"--data_dir={options.data_dir}"] if options.data_dir else []
+    parser.add_argument("--activation", default="tanh")
+    options, common = parser.parse_known_args()
+    common += [f"--arch={options.arch}", f"--activation={options.activation}"]
     rules = options.rule or ["bp", "dfa", "drtp"]
     folder = options.directory / options.arch
     tuning = folder / "-".join(["tuning", *rules])
-    tune(tuning, options.arch, rules, data, options.num_epochs)
+    tune(tuning, rules, common, options.num_epochs)
     runs = reporting.results(tuning)
     rows = []
     for rule in rules:
         of_rule = runs[runs["algorithm"] == rule]
         chosen = of_rule.loc[of_rule["score"].idxmin()]
-        retrain(folder / f"final-{rule}", options.arch, chosen, data)
+        retrain(folder / f"final-{rule}", chosen, common)
         errors = reporting.results(folder / f"final-{rule}")["test_error"]
         rows.append((rule, f"{chosen.lr:g}", f"{chosen.best_epoch:.0f}", str(summary(errors))))
     print(f"\nMNIST 784-{options.arch}-10, test error in % (mean ± 95 % t interval)\n")

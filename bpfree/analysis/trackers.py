@@ -9,6 +9,8 @@ import numpy as np
 
 from bpfree.errors import UserError
 
+BATCH_SIZE = 128  # examples at a time through the network, and in a kernel matrix
+
 
 class Tracker(keras.callbacks.Callback):
     """Adds `<name>/block_1`, …, `<name>/head` to an epoch's logs, and so to its history.
@@ -19,9 +21,13 @@ class Tracker(keras.callbacks.Callback):
     Args:
         x: inputs of the probe batch.
         y: their targets.
+
+    Attributes:
+        held_out: whether the probe batch must be examples that the learner is not trained on.
     """
 
     name = ""
+    held_out = False
 
     def __init__(self, x, y):
         super().__init__()
@@ -30,8 +36,11 @@ class Tracker(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         # One access to `self.model` an epoch: on JAX it copies the training state back.
-        for place, value in self.measure(self.model):
-            logs[f"{self.name}/{place}"] = value
+        logs.update(self.columns(self.model))
+
+    def columns(self, learner) -> dict[str, float]:
+        """The measured values by the names of their columns."""
+        return {f"{self.name}/{place}": value for place, value in self.measure(learner)}
 
     def measure(self, learner) -> Iterator[tuple[str, float]]:
         """Yields a place, `block_1` … or `head`, and its value."""
@@ -94,15 +103,19 @@ class LocalLoss(Tracker):
 
 
 class WeightAlignment(Tracker):
-    """cos(K_l, F_{l−1} F_lᵀ) of the blocks from the second on, cos(K, F_L) of the head.
+    """cos(K_l, F_{l−1} F_lᵀ) of the blocks from the second on, cos(K, F_L) of the head; under feedback
+    alignment cos(K, B) of each part, over all its kernels that have a B.
 
-    Only for rules with feedback matrices and networks of Dense blocks; the first block has no such
+    Else only for rules with feedback matrices and networks of Dense blocks; the first block has no such
     relation. Source: Refinetti et al. 2021, https://arxiv.org/abs/2011.12428, section 3.
     """
 
     name = "weight_alignment"
 
     def measure(self, learner):
+        if hasattr(learner.rule, "pairs"):
+            yield from _with_partners(learner)
+            return
         feedback = [keras.ops.convert_to_numpy(f) for f in getattr(learner.rule, "feedback", [])]
         if not feedback:
             return
@@ -115,8 +128,26 @@ class WeightAlignment(Tracker):
                 yield place, cosine(kernel, wanted.ravel())
 
 
+def _with_partners(learner) -> Iterator[tuple[str, float]]:
+    pairs = {id(kernel): (kernel, B) for kernel, B in learner.rule.pairs(learner.network)}
+    for place, layer in parts(learner.network):
+        found = [pairs[id(v)] for v in layer.trainable_variables if id(v) in pairs]
+        if found:
+            sides = (map(keras.ops.convert_to_numpy, side) for side in zip(*found, strict=True))
+            yield place, cosine(*(np.concatenate([a.ravel() for a in side]) for side in sides))
+
+
 def get(name: str, x, y) -> Tracker:
     """The tracker of that name on a probe batch.
+
+    Raises:
+        UserError: if there is none.
+    """
+    return find(name)(x, y)
+
+
+def find(name: str) -> type[Tracker]:
+    """The class of trackers of that name.
 
     Raises:
         UserError: if there is none.
@@ -124,7 +155,7 @@ def get(name: str, x, y) -> Tracker:
     known = {tracker.name: tracker for tracker in Tracker.__subclasses__()}
     if name not in known:
         raise UserError(f"Unknown tracker {name!r}: choose one of {', '.join(sorted(known))}.")
-    return known[name](x, y)
+    return known[name]
 
 
 def parts(network) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -132,6 +163,16 @@ def parts(network) -> Iterator[tuple[str, keras.layers.Layer]]:
     for index, block in enumerate(network.blocks):
         yield f"block_{index + 1}", block
     yield "head", network.head
+
+
+def batches(n: int) -> Iterator[slice]:
+    """The rows of one batch of n examples after another."""
+    return (slice(start, start + BATCH_SIZE) for start in range(0, n, BATCH_SIZE))
+
+
+def activations(learner, x) -> Iterator[list]:
+    """Every block's activations in inference mode, of one batch of x after another."""
+    return (learner.network.trace(x[rows], training=False)[:-1] for rows in batches(len(x)))
 
 
 def kernels(layer) -> list[keras.Variable]:

@@ -138,8 +138,11 @@ def search(tuner, settings: Settings, data, configuration: Mapping[str, Any]) ->
     def callbacks(model, trial, k):
         log = tuner.experiment.path / "log" / trial.id / f"execution-{k}"
         board = TensorBoard(log, trial.hyperparameters, settings.histogram_freq)
-        probe = tuner.probe(data, trial.hyperparameters)
-        return [*(trackers.get(name, *probe) for name in settings.tracker), board]
+        chosen = [
+            tracker(*tuner.probe(data, trial.hyperparameters, held_out=tracker.held_out))
+            for tracker in map(trackers.find, settings.tracker)
+        ]
+        return [*chosen, board]
 
     tuner.search(
         data,

@@ -12,7 +12,11 @@ from bpfree.errors import UserError
 from bpfree.tuning import objective as objectives
 from bpfree.tuning import space
 
-TRACKERS = ("bp_cosine", "local_loss", "weights", "gradients", "weight_alignment")
+HELD_OUT_TRACKERS = ("nhsic", "linear_probe")
+TRACKERS = (
+    *("bp_cosine", "local_loss", "weights", "gradients", "weight_alignment"),
+    *HELD_OUT_TRACKERS,
+)
 
 _HELP = {
     "algorithm": "learning rule, with options after a colon: bp, dfa, drtp, sdfa, shallow, ll (cce, mse), "
@@ -28,6 +32,8 @@ _HELP = {
     "weight_decay": "L2 regularisation λ/2 Σ K²",
     "batch_size": "examples per step",
     "scaler": "standard (to [-1, 1]), zero_one, identity",
+    "schedule": "simultaneous, or sequential: block by block, then the head (rules with local losses)",
+    "epochs_per_block": "of a sequential schedule, the head has the rest; 0: equal shares",
     "lr": "learning rate",
     "reg_rate": "dropout rate",
 }
@@ -199,3 +205,9 @@ def _check(settings: Settings) -> None:
     if not 0 <= settings.validation < 1:
         raise UserError(f"--validation must lie in [0, 1), received {settings.validation}.")
     objectives.check(settings.objective, settings.problem_type, settings.validation)
+    for name in HELD_OUT_TRACKERS:
+        if name in settings.tracker and not settings.validation:
+            raise UserError(
+                f"The tracker {name!r} measures on validation data, and --validation is 0: hold out "
+                "a fraction, e.g. 0.1."
+            )

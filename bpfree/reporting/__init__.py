@@ -7,7 +7,9 @@ _HOMES = {
     "histories": "frames",
     "leaderboard": "ranking",
     "plot_histories": "plots",
+    "plot_information_plane": "plots",
     "plot_learning_rates": "plots",
+    "plot_probes": "plots",
 }
 __all__ = sorted(_HOMES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,16 @@ from bpfree.tuning.statistics import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _EXECUTION = ["project", "trial", "execution"]
 _MOST_INSIDE = 5  # legend entries that fit among curves
 _SPREADS = ("interval", "std", "range")
+_PANELS_IN_A_ROW = 3
+_LIGHTEST = 0.3  # share of a colour in the first epoch; the last one has all of it
+_PROBE = "linear_probe"
 
 
 def plot_histories(
@@ -130,6 +136,178 @@ def plot_learning_rates(
     return _finish(ax, columns)
 
 
+def plot_information_plane(
+    frame: pd.DataFrame,
+    by: str | Sequence[str] = "algorithm",
+    blocks: Sequence[int] | None = None,
+) -> Figure:
+    """What each block keeps of the labels, nHSIC(Y; Z), against what it keeps of the inputs, nHSIC(X; Z).
+
+    One panel per block; in it one course per group, a mean over its executions: from the first epoch
+    (light, hollow marker) to the last that all of them have reached (dark, filled marker). Epochs are
+    shaded by their logarithm, since most happens in the first. For runs with `--tracker nhsic`.
+
+    Args:
+        frame: from `histories`, or a part of it: all its executions enter the means.
+        by: the column or columns whose values make a group.
+        blocks: the numbers of the blocks to show, from 1; all that were measured otherwise.
+
+    Raises:
+        UserError: no such column or block, or no value to draw.
+    """
+    from matplotlib.colors import LogNorm
+
+    columns = _columns(by)
+    require(frame, ["epoch", *columns])
+    courses = {
+        block: list(_courses(frame, [f"nhsic_{view}/block_{block}" for view in "xy"], columns))
+        for block in _measured_blocks(frame, "nhsic", "nhsic_x", blocks)
+    }
+    epochs = [epoch for found in courses.values() for *_, c in found for epoch in c.index]
+    shade = LogNorm(min(epochs), max(epochs))
+    figure, panels = _panels(len(courses))
+    handles = {}
+    for ax, (block, found) in zip(panels, courses.items(), strict=True):
+        ax.set_title(f"block {block}", fontsize="medium")
+        for name, look, course in found:
+            handles[name] = _draw_course(ax, course, look, shade)
+        ax.autoscale_view()
+    figure.supxlabel("nHSIC(X; Z)", fontsize="medium")
+    figure.supylabel("nHSIC(Y; Z)", fontsize="medium")
+    _shading_bar(figure, panels, shade)
+    look = {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}
+    figure.legend(handles.values(), handles, loc="outside right upper", **look)
+    return figure
+
+
+def _courses(
+    frame: pd.DataFrame, axes: list[str], columns: list[str]
+) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
+    """Name, look and mean course of each group, over the epochs that all its executions have."""
+    for axis in axes:
+        frame = _numeric(frame, axis)
+    for name, group, look in _groups(frame, axes[0], columns):
+        group = group.dropna(subset=axes)
+        executions = len(group[_EXECUTION].drop_duplicates())
+        epochs = group.groupby("epoch")[axes]
+        course = epochs.mean()[epochs.size() == executions]
+        yield f"{name} (n={executions})", look, course
+
+
+def _draw_course(ax: Axes, course: pd.DataFrame, look: dict[str, Any], shade: Normalize) -> Line2D:
+    """Draws a course, darkening with its epochs, and returns its entry in a legend."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    points = course.to_numpy()
+    colors = _shades(look["color"])(shade(course.index.to_numpy(float)))
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    ax.add_collection(
+        LineCollection(segments, colors=colors[1:], linestyles=look["linestyle"], linewidths=1.5)
+    )
+    ends = {"marker": look["marker"] or "o", "markersize": 4.5, "linestyle": "none"}
+    ax.plot(*points[0], color=colors[0], markerfacecolor="white", markeredgewidth=1.2, **ends)
+    ax.plot(*points[-1], color=colors[-1], zorder=3, **ends)
+    return Line2D([], [], **{**look, "marker": ends["marker"], "markersize": 4.5})
+
+
+def _shades(color: str):
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    light = 1 - _LIGHTEST * (1 - np.array(to_rgb(color)))
+    return LinearSegmentedColormap.from_list(color, [tuple(light), color])
+
+
+def _shading_bar(figure: Figure, panels: list[Axes], shade: Normalize) -> None:
+    """A bar that says which shade is which epoch, in grey for all colours."""
+    from matplotlib.cm import ScalarMappable
+
+    ticks = sorted({round(epoch) for epoch in np.geomspace(shade.vmin, shade.vmax, 4)})
+    bar = figure.colorbar(ScalarMappable(shade, _shades(style.BLACK)), ax=panels, label="epoch")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_ticks(ticks, map(str, ticks))
+    bar.ax.yaxis.set_ticks([], minor=True)
+
+
+def _panels(n: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `n` panels with axes in common."""
+    from matplotlib.figure import Figure
+
+    down = math.ceil(n / _PANELS_IN_A_ROW)
+    across = math.ceil(n / down)
+    size = (2.0 * across + 2.0, 1.9 * down + 0.6)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax in grid[n:]:
+        ax.remove()
+    for ax in grid[:n]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelbottom=ax in grid[max(0, n - across) : n])
+    return figure, list(grid[:n])
+
+
+def plot_probes(
+    frame: pd.DataFrame,
+    by: str | Sequence[str] = "algorithm",
+    epoch: int | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """The error of a linear probe of each block against the block's depth, one curve per group.
+
+    Bars are 95 % Student t intervals over executions. For runs with `--tracker linear_probe`; one
+    block's course over epochs is `plot_histories(frame, "linear_probe/block_1")`.
+
+    Args:
+        frame: from `histories`, or a part of it: all its executions enter the means.
+        by: the column or columns whose values make a group.
+        epoch: from 1; the last one of each execution otherwise.
+        ax: where to draw; a figure of its own otherwise.
+
+    Raises:
+        UserError: no such column or epoch, or no value to draw.
+    """
+    columns = _columns(by)
+    require(frame, ["epoch", *columns])
+    blocks = _measured_blocks(frame, _PROBE, _PROBE)
+    chosen = frame.groupby(_EXECUTION)["epoch"].transform("max") if epoch is None else epoch
+    frame = frame[frame["epoch"] == chosen]
+    require(frame, [])
+    by_depth = [
+        frame.assign(block=block, **{_PROBE: frame[f"{_PROBE}/block_{block}"]}) for block in blocks
+    ]
+    frame = _numeric(pd.concat(by_depth), _PROBE).dropna(subset=_PROBE)
+    ax = _axes(ax)
+    groups = list(_groups(frame, _PROBE, columns))
+    aside = np.linspace(-0.1, 0.1, len(groups)) if len(groups) > 1 else [0.0]
+    for shift, (name, group, look) in zip(aside, groups, strict=True):
+        means = {block: summary(values) for block, values in group.groupby("block")[_PROBE]}
+        points = pd.DataFrame(means.values(), index=list(means))
+        points.index += shift  # else bars hide each other
+        n = " to ".join(map(str, sorted({points["n"].min(), points["n"].max()})))
+        bars = {"yerr": points["half_width"], "capsize": 2, "elinewidth": 1, "markersize": 4}
+        line = {**look, "marker": look["marker"] or "o"}
+        ax.errorbar(points.index, points["mean"], **bars, **line, label=f"{name} (n={n})")
+    ax.set(xlabel="block", ylabel="error of a linear probe (%)", xticks=blocks)
+    ax.set_ylim(bottom=0)
+    _bound(ax, frame[_PROBE])
+    return _finish(ax, columns, most_inside=0)
+
+
+def _measured_blocks(
+    frame: pd.DataFrame, tracker: str, name: str, wanted: Sequence[int] | None = None
+) -> list[int]:
+    """The numbers of the blocks for which `name/block_<number>` holds values."""
+    matches = (re.fullmatch(rf"{name}/block_(\d+)", str(column)) for column in frame)
+    found = sorted(int(match[1]) for match in matches if match and frame[match[0]].count())
+    if not found:
+        raise UserError(f"The frame holds no {name}/block_1: train with --tracker {tracker}.")
+    for block in wanted or ():
+        if block not in found:
+            there = ", ".join(map(str, found))
+            raise UserError(f"There is no block {block!r} with values: choose among {there}.")
+    return list(wanted or found)
+
+
 def _columns(by: str | Sequence[str]) -> list[str]:
     return [by] if isinstance(by, str) else list(by)
 
@@ -195,9 +373,9 @@ def _axes(ax: Axes | None) -> Axes:
     return ax
 
 
-def _finish(ax: Axes, columns: list[str]) -> Figure:
+def _finish(ax: Axes, columns: list[str], most_inside: int = _MOST_INSIDE) -> Figure:
     legend = {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}
-    if len(ax.get_legend_handles_labels()[0]) > _MOST_INSIDE:
+    if len(ax.get_legend_handles_labels()[0]) > most_inside:
         legend |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
     ax.legend(**legend)
     return ax.figure

@@ -26,6 +26,7 @@ class DirectRandomTargetProjection(ProjectionRule):
     """
 
     name = "drtp"
+    local = True
 
     def surrogates(self, trace: Trace) -> list:
         target = -trace.targets * trace.batch.shares[:, None]

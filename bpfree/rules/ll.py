@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from bpfree.errors import UserError
+from bpfree.rules.local_losses import cce, mse
 from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Trace
-
-
-def cce(prediction, targets):
-    """Softmax cross entropy of scores (N, D) against one-hot targets, per example (N,)."""
-    return keras.losses.categorical_crossentropy(targets, prediction, from_logits=True)
-
-
-def mse(prediction, targets):
-    """Mean squared error over the D outputs, per example (N,)."""
-    return ops.mean(ops.square(prediction - targets), axis=-1)
-
 
 LOSSES = {"cce": cce, "mse": mse}
 
@@ -44,6 +33,7 @@ class LocalLoss(ProjectionRule):
     """
 
     name = "ll"
+    local = True
     aliases = {"cce": {"loss": "cce"}, "mse": {"loss": "mse"}}
 
     def __init__(

@@ -39,6 +39,12 @@ class Rule(keras.layers.Layer):
     """Whether gradients stop between blocks."""
     projects = False
     """Whether the rule owns feedback matrices, so that `bw_init` means something to it."""
+    local = False
+    """Whether a block learns from itself and the targets alone, so that blocks can learn in turn."""
+    stochastic = False
+    """Whether the rule itself draws random numbers in a step, beyond what the network's layers do."""
+    heads = ()
+    """Trained auxiliary heads, one per block. Only for rules that have some."""
 
     def __init__(self, seed: int | None = None, **kwargs):
         super().__init__(**{"name": type(self).name, **kwargs})
@@ -91,6 +97,27 @@ class Rule(keras.layers.Layer):
         """Class scores or reconstructed values, in the form of the head's output (N, D)."""
         return network.trace(x, training=False, cut=False)[-1]
 
+    def assess(self, network, x) -> tuple[Any, Any]:
+        """What `evaluate` measures: the task loss's outputs, and the scores of the other metrics.
+
+        They are the same wherever the prediction is what the task loss is of.
+        """
+        scores = self.predict(network, x)
+        return scores, scores
+
+    def input_shape(self, shape: tuple[int, ...], outputs: int) -> tuple[int, ...]:
+        """What the network is given for examples of this shape: theirs, unless labels are appended."""
+        return shape
+
+    def parts(self, network) -> int:
+        """How many parts learn in a sequential schedule: the blocks and the head."""
+        return len(network.blocks) + 1
+
+    def trained_with(self, network, index: int) -> list:
+        """The variables that learn from surrogate `index`: the block's and its auxiliary head's."""
+        layers = [[*network.blocks, network.head][index], *self.heads[index : index + 1]]
+        return [variable for layer in layers for variable in layer.trainable_variables]
+
     def lr_multiplier(self, variable) -> float:
         """What a step of this variable is multiplied by, after the optimizer: 0 keeps it as it is."""
         return 1.0
@@ -130,7 +157,8 @@ class Rule(keras.layers.Layer):
 
     def trace(self, network, batch: Batch) -> Trace:
         """A forward pass, cut as the rule asks."""
-        *activations, outputs = network.trace(batch.x, batch.training, self.cut)
+        modes = [batch.mode(index) for index in range(len(network.blocks) + 1)]
+        *activations, outputs = network.trace(batch.x, modes, self.cut)
         return Trace(network, batch, activations, outputs)
 
     def get_config(self) -> dict:
@@ -156,10 +184,10 @@ class Rule(keras.layers.Layer):
         return None
 
 
-def zero(layer):
-    """0, with a zero gradient for each of a layer's variables: the surrogate of what learns nothing.
+def zero(variables):
+    """0, with a zero gradient for each of the variables: the surrogate of what learns nothing.
 
     Without it TensorFlow's gradient would be None. One entry of each variable suffices.
     """
-    entries = (ops.reshape(variable, (-1,))[0] for variable in layer.trainable_variables)
+    entries = (ops.reshape(variable, (-1,))[0] for variable in variables)
     return sum((0 * ops.cast(entry, "float32") for entry in entries), 0.0)

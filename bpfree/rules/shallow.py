@@ -19,7 +19,7 @@ class Shallow(Rule):
         self._learning = frozenset(map(id, network.head.trainable_variables))
 
     def surrogates(self, trace: Trace) -> list:
-        return [zero(block) for block in trace.blocks]
+        return [zero(block.trainable_variables) for block in trace.blocks]
 
     def lr_multiplier(self, variable) -> float:
         return 1.0 if id(variable) in self._learning else 0.0

@@ -26,6 +26,7 @@ class Batch:
             `mean_n weights_n · loss_n`, a division by N as in Keras.
         loss: the compiled loss as a function `(outputs, weights) -> scalar` of these targets.
         training: whether dropout and batch statistics are in training mode.
+        stage: the only block that learns, L for the head; None if all do.
     """
 
     x: Tensor
@@ -33,6 +34,11 @@ class Batch:
     weights: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
     training: bool = True
+    stage: int | None = None
+
+    def mode(self, index: int) -> bool:
+        """Whether block `index` (L: the head) is in training mode; frozen ones are not."""
+        return self.training and self.stage in (None, index)
 
     def task_loss(self, outputs: Tensor) -> Tensor:
         """The compiled loss of the outputs, weighted: a scalar."""

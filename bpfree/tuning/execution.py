@@ -14,6 +14,7 @@ from bpfree.data.batches import Batches, feed, stream
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
 from bpfree.errors import UserError
+from bpfree.schedule import last_turn
 from bpfree.tuning.callbacks import Recorder, best_epoch
 from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
 from bpfree.tuning.records import Execution
@@ -129,7 +130,7 @@ def run(
     if epoch:
         checkpoint.restore(model)
     if epoch < regime.epochs and not stopped:
-        watched = [*callbacks, *_early_stopping(regime)]
+        watched = [*callbacks, *_early_stopping(regime, model)]
         recorder = Recorder(
             execution, checkpoint, regime.objective, regime.score == "best", watched, report
         )
@@ -162,9 +163,12 @@ def load_best(model: keras.Model, execution: Execution) -> None:
     assign(model.weights, read_archive(execution.best_weights))
 
 
-def _early_stopping(regime: Regime) -> list[keras.callbacks.Callback]:
+def _early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.Callback]:
     if not regime.early_stopping:
         return []
+    begin = 0
+    if getattr(model, "schedule", None) == "sequential":
+        begin = last_turn(model.rule.parts(model.network), regime.epochs, model.epochs_per_block)
     share = 0.1 if regime.objective.name.startswith("val_") else 0.05
     return [
         keras.callbacks.EarlyStopping(
@@ -172,6 +176,8 @@ def _early_stopping(regime: Regime) -> list[keras.callbacks.Callback]:
             mode=regime.objective.direction,
             min_delta=1e-4,
             patience=max(5, int(share * regime.epochs)),
+            # Only the last part's epochs come to an end by themselves; the others' have their number.
+            start_from_epoch=begin,
         )
     ]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import keras
 import keras_tuner
 
-from bpfree import architectures, autodiff, rules
+from bpfree import architectures, autodiff, rules, schedule
 from bpfree.architectures.mlp import FORWARD_INITIALIZERS
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import UserError
@@ -25,6 +26,7 @@ _RANGES = {
     "weight_decay": (0, math.inf, "0 or positive"),
     "reg_rate": (0, 1, "a dropout rate in [0, 1)"),
     "batch_size": (1, math.inf, "at least 1"),
+    "epochs_per_block": (0, math.inf, "0 (equal shares) or positive"),
 }
 
 STEPS_PER_EXECUTION = 10
@@ -82,18 +84,25 @@ class HyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> Learner:
         """The compiled learner; `hp.values["seed"]`, where there is one, is the run's seed."""
         values = hp.values
-        network = self._network(values)
         options = {"bw_init": values["bw_init"]} if "bw_init" in values else {}
+        rule = rules.get(values["algorithm"], **options)
+        network = self._network(values, rule)
+        per_block = values["epochs_per_block"] or None
         learner = Learner(
             network,
-            rules.get(values["algorithm"], **options),
+            rule,
             weight_decay=values["weight_decay"] or None,
             seed=values.get("seed"),
+            schedule=values["schedule"],
+            epochs_per_block=per_block,
         )
+        epochs = self.epochs
+        if values["schedule"] == "sequential":
+            epochs = schedule.share(rule.parts(network), epochs, per_block)
         steps = max(1, self.examples // values["batch_size"])
         learner.compile(
             optimizer=optimizers.get(
-                values["optimizer"], values["lr"], values["lr_schedule"], self.epochs, steps
+                values["optimizer"], values["lr"], values["lr_schedule"], epochs, steps
             ),
             loss=self._loss(),
             metrics=metrics(self.problem_type),
@@ -116,12 +125,13 @@ class HyperModel(keras_tuner.HyperModel):
 
     def _refusal(self, values) -> str | None:
         rule = rules.get(values["algorithm"])
-        return rule.refusal(self.problem_type, values["activation"], values["fw_init"])
+        refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
+        return refused or schedule.refusal(values["schedule"], rule)
 
-    def _network(self, values):
+    def _network(self, values, rule):
         return architectures.get(
             values["arch"],
-            self.input_shape,
+            rule.input_shape(self.input_shape, self.outputs),
             self.outputs,
             activation=values["activation"],
             batch_norm=values["batch_norm"],
@@ -161,14 +171,17 @@ class HyperModel(keras_tuner.HyperModel):
             for value in self.choices[name]:
                 if value not in known:
                     raise UserError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
+        deciding = ("algorithm", "activation", "fw_init", "schedule")
         refusals = [
-            self._refusal({"algorithm": spec, "activation": activation, "fw_init": fw_init})
-            for spec in self.choices["algorithm"]
-            for activation in self.choices["activation"]
-            for fw_init in self.choices["fw_init"]
+            self._refusal(dict(zip(deciding, values, strict=True)))
+            for values in product(*(self.choices[name] for name in deciding))
         ]
         if all(refusals):
             raise UserError(refusals[0])
+        if "sequential" in self.choices["schedule"]:
+            for arch, per_block in product(self.choices["arch"], self.choices["epochs_per_block"]):
+                network = architectures.get(arch, self.input_shape, self.outputs)
+                schedule.share(len(network.blocks) + 1, self.epochs, per_block or None)
 
 
 def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence) -> None:

@@ -24,6 +24,8 @@ FIXED: dict[str, Any] = {
     "weight_decay": 0.0,
     "batch_size": 64,
     "scaler": "standard",
+    "schedule": "simultaneous",
+    "epochs_per_block": 0,
 }
 """Hyperparameters fixed by default, which may be swept over given values."""
 

@@ -192,10 +192,28 @@ class GridSearch(keras_tuner.Tuner):
             hp.values["seed"] = seed
         return self.hypermodel.build(hp)
 
-    def probe(self, data: Dataset, values: dict[str, Any], examples: int = 256) -> tuple:
-        """A fixed batch of training examples and targets as a trial sees them, for trackers."""
-        regime = replace(self.regime.for_trial(values), batch_size=examples, augment=())
-        return execution.Feed(data, regime).train(self.seed)[0]
+    def probe(self, data: Dataset, values: dict[str, Any], held_out: bool = False) -> tuple:
+        """A fixed batch for trackers, scaled as a trial scales it: 256 training examples and targets.
+
+        Args:
+            data: the data set; its test examples are not looked at.
+            values: the trial's hyperparameters.
+            held_out: gives up to 1024 validation examples and their labels, one-hot, whatever the
+                problem type.
+
+        Raises:
+            UserError: if there are no validation examples to hold out.
+        """
+        regime = replace(self.regime.for_trial(values), batch_size=256, augment=())
+        if not held_out:
+            return execution.Feed(data, regime).train(self.seed)[0]
+        if not len(data.x_val):
+            raise UserError("There are no validation examples to measure on: hold out some.")
+        # The order of a training epoch mixes the classes.
+        unseen = replace(data, x_train=data.x_val, y_train=data.y_val)
+        regime = replace(regime, batch_size=1024, problem_type="classification")
+        x, labels = execution.Feed(unseen, regime).train(self.seed)[0]
+        return x, keras.utils.to_categorical(labels, data.classes)
 
     def load_model(self, trial) -> keras.Model:
         """The model of a trial's best execution, with the weights it kept."""

@@ -1,7 +1,7 @@
 """What the contract is held against: every rule of bpfree, so that a new one is tested by itself."""
 
 import toy
-from oracles import ORACLES
+from oracles import ORACLES, OUTPUTS
 from oracles.mlp import Problem
 
 from bpfree import rules
@@ -22,11 +22,26 @@ SPECS = [*_names(), "dfa:recompute=true"]
 """Every rule, every alias that is more than another word for it, and options with code of their own."""
 
 
+def problem(learner, x, y, w, task: str = "cce") -> Problem:
+    """The batch and the learner's present weights, for a closed form."""
+    feedback = toy.values(getattr(learner.rule, "feedback", []))
+    weights = toy.values(learner.network.trainable_variables)
+    own = toy.values(learner.trainable_variables[len(weights) :])
+    return Problem(weights, feedback, x, y, w, task, own)
+
+
 def oracle(spec: str, learner, x, y, w, task: str = "cce"):
     """The closed form's gradients with the learner's present weights, or None if there is none."""
     rule, options = rules.parse(spec)
     if rule.name not in ORACLES:
         return None
-    feedback = toy.values(getattr(learner.rule, "feedback", []))
-    problem = Problem(toy.values(learner.trainable_variables), feedback, x, y, w, task)
-    return ORACLES[rule.name](problem, **options)
+    return ORACLES[rule.name](problem(learner, x, y, w, task), **options)
+
+
+def task_loss(spec: str, learner, x, y, w) -> float:
+    """The task loss with the learner's present weights, in closed form."""
+    rule, options = rules.parse(spec)
+    posed = problem(learner, x, y, w)
+    if rule.name in OUTPUTS:
+        posed.outputs = OUTPUTS[rule.name](posed, **options)
+    return posed.loss()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toy
 from oracles import feedback, mlp
-from specs import SPECS, oracle
+from specs import SPECS, oracle, task_loss
 
 import bpfree
 from bpfree import rules
@@ -17,8 +17,20 @@ OPTIONS = [
     "ll:loss=mse,activation=sigmoid,signal_scale=0.3",
     "ll:loss=cce,activation=tanh",
     "sdfa:bw_init=he",
+    "mf:prediction=sum",
+    "cafo:blocks=trained,loss=mse",
+    "lw:loss=similarity",
+    "lw:loss=similarity,target=binary",
+    "lw:loss=predsim,beta=0.3",
+    "sp:loss=max",
+    "sp:loss=argmax,scale=dot",
+    "sp:loss=topk,k=3",
+    "sp:loss=soft",
 ]
 """Further spec strings, held against their closed form only."""
+
+OWN_PREDICTION = ("mf", "cafo", "ff")
+"""Rules that do not ask the network's head."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +98,9 @@ def test_no_gradient_is_missing(learner, gradients):
     found = gradients(*toy.batch())
     assert [g.shape for g in found] == [tuple(v.shape) for v in learner.trainable_variables]
     assert all(np.isfinite(g).all() for g in found)
-    assert np.abs(found[-1]).max() > 1e-3, "the head learns from the task loss"
+    head = len(learner.network.trainable_variables) - 1
+    if learner.spec not in OWN_PREDICTION:
+        assert np.abs(found[head]).max() > 1e-3, "the head learns from the task loss"
 
 
 def test_duplicating_the_batch_changes_nothing(gradients):
@@ -137,7 +151,7 @@ def test_weight_decay_adds_lambda_times_the_kernels(learner, gradients):
             strict=True,
         )
     ]
-    assert sum(v.name == "kernel" for v in learner.trainable_variables) == 3
+    assert sum(v.name == "kernel" for v in learner.trainable_variables) >= 3
     toy.assert_close(decayed, expected)
 
 
@@ -152,8 +166,8 @@ def test_locality(spec):
     learner = toy.learner(spec, loss=linear_loss)
     batch = toy.batch()
     before = toy.values(learner.gradients(*batch))
-    later = learner.trainable_variables[2:]
-    for variable in later:
+    own = set(map(id, learner.rule.trained_with(learner.network, 0)))
+    for variable in (v for v in learner.trainable_variables if id(v) not in own):
         variable.assign(variable * -1.7 + 0.1)
     after = toy.values(learner.gradients(*batch))
     if learner.rule.cut:
@@ -204,7 +218,7 @@ def test_a_step_moves_activations_against_their_signal(spec, block, learners):
     assert np.sum((new.hidden[block] - old.hidden[block]) * signal) < -1e-7
 
 
-@pytest.mark.parametrize("spec", ["bp", "shallow", "ll", "mse"])
+@pytest.mark.parametrize("spec", ["bp", "shallow", "ll", "mse", "lw", "mf", "cafo", "sp"])
 def test_a_small_step_lowers_the_objective(spec, learners):
     """Rules whose surrogates are losses follow them down; others have a frozen signal in them."""
     learner = learners(spec)
@@ -224,16 +238,29 @@ def test_an_eager_step_is_the_gradient_under_xla(spec, learners):
     """SGD of rate 1 moves each weight by its gradient, λK included; `loss` is the task's alone."""
     x, y, w = toy.batch()
     compiled = learners(spec, jit_compile=True)
+    if compiled.rule.stochastic and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow draws other numbers under XLA than eagerly")
     toy.randomize(compiled)
     gradients = toy.values(compiled.gradients(x, y, w))
     learner = toy.learner(spec, weight_decay=0.2, compile={"run_eagerly": True})
+    for mine, theirs in zip(
+        learner.non_trainable_variables, compiled.non_trainable_variables, strict=True
+    ):
+        if mine.name != "weight_decay":  # random states above all: the other has drawn before
+            mine.assign(theirs)
     before = toy.values(learner.trainable_variables)
+    expected_loss = task_loss(spec, learner, x, y, w)
     logs = learner.train_on_batch(x, y, sample_weight=w, return_dict=True)
-    squares = sum(np.sum(np.square(kernel, dtype="float64")) for kernel in before[::2])
-    assert logs["loss"] == pytest.approx(mlp.Problem(before, [], x, y, w).loss(), rel=1e-5)
+    kernels = [v.name == "kernel" for v in learner.trainable_variables]
+    squares = sum(
+        np.sum(np.square(value, dtype="float64"))
+        for value, decays in zip(before, kernels, strict=True)
+        if decays
+    )
+    assert logs["loss"] == pytest.approx(expected_loss, rel=1e-5)
     assert logs["reg"] == pytest.approx(0.2 / 2 * squares, rel=1e-5)
     for index, variable in enumerate(learner.trainable_variables):
-        gradient = gradients[index] + (0.2 * before[index] if index % 2 == 0 else 0)
+        gradient = gradients[index] + (0.2 * before[index] if kernels[index] else 0)
         expected = before[index] - learner.rule.lr_multiplier(variable) * gradient
         toy.assert_close([variable], [expected])
 

@@ -72,6 +72,16 @@ def feedback(learner) -> list[np.ndarray]:
     return toy.values(getattr(learner.rule, "feedback", []))
 
 
+def network_kernels(learner) -> list:
+    return [v for v in learner.network.trainable_variables if v.name == "kernel"]
+
+
+def own_kernels(learner) -> list:
+    """The kernels of the rule's own trained layers."""
+    known = set(map(id, learner.network.variables))
+    return [v for v in learner.trainable_variables if v.name == "kernel" and id(v) not in known]
+
+
 def dropout(learner):
     return next(la for la in learner.network.blocks[1].layers if hasattr(la, "rate"))
 
@@ -128,10 +138,13 @@ def test_seeds(spec):
 
     first, again, other = make(spec, 1), make(spec, 1), make(spec, 2)
     assert same(toy.values(again.variables), toy.values(first.variables))
-    assert same(weights(make("shallow", 1)), weights(first))
-    kernels = weights(first)[2:-2:2]
-    matrices = [*kernels, *feedback(first)]
-    different = [*weights(other)[2:-2:2], *feedback(other)]
+    ours = toy.values(first.network.trainable_variables)
+    assert same(weights(make("shallow", 1)), ours)
+    matrices, different = (
+        # The first and the last kernel have shapes of their own.
+        [*toy.values(network_kernels(made)[1:-1]), *toy.values(own_kernels(made)), *feedback(made)]
+        for made in (first, other)
+    )
     for index, matrix in enumerate(matrices):
         assert not np.array_equal(matrix, different[index])
         for earlier in matrices[:index]:

@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import feedback
+from oracles import alignment, feedback, local
 
 ORACLES = {
     "bp": feedback.bp,
@@ -13,5 +13,15 @@ ORACLES = {
     "sdfa": feedback.sdfa,
     "drtp": feedback.drtp,
     "ll": feedback.ll,
+    "fa": alignment.fa,
+    "usf": alignment.usf,
+    "frsf": alignment.frsf,
+    "mf": local.mf,
+    "cafo": local.cafo,
+    "lw": local.lw,
+    "sp": local.sp,
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
+
+OUTPUTS = {"mf": local.mf_outputs, "cafo": local.cafo_outputs}
+"""What the task loss is of, where it is not the head's outputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class Problem:
         feedback: `[F_1, …, F_L]`, each (n_l, D), or empty.
         x, y, w: inputs (N, n_0), targets (N, D), example weights (N,).
         task: `cce` (softmax cross entropy) or `mse`.
+        own: the rule's trained weights.
     """
 
     weights: list
@@ -24,8 +25,10 @@ class Problem:
     y: np.ndarray
     w: np.ndarray
     task: str = "cce"
+    own: list = field(default_factory=list)
 
     def __post_init__(self):
+        self.own = [np.asarray(part, "float64") for part in self.own]
         self.weights = [np.asarray(part, "float64") for part in self.weights]
         self.feedback = [np.asarray(part, "float64") for part in self.feedback]
         self.x, self.y, self.w = (np.asarray(p, "float64") for p in (self.x, self.y, self.w))

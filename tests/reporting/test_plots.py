@@ -13,7 +13,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bpfree.errors import UserError
-from bpfree.reporting import plot_histories, plot_learning_rates, style
+from bpfree.reporting import (
+    plot_histories,
+    plot_information_plane,
+    plot_learning_rates,
+    plot_probes,
+    style,
+)
 from bpfree.reporting.metrics import label
 from bpfree.tuning.objective import direction
 
@@ -34,9 +40,9 @@ def frame():
     return pd.DataFrame(rows)
 
 
-def lines(figure):
-    """Those that the legend names, by name."""
-    handles, names = figure.axes[0].get_legend_handles_labels()
+def lines(figure, n=0):
+    """Those that the legend of its n-th axes names, by name."""
+    handles, names = figure.axes[n].get_legend_handles_labels()
     return dict(zip(names, handles, strict=True))
 
 
@@ -255,3 +261,121 @@ def test_columns_have_names_in_words(name, words, higher):
 def test_an_error_of_reconstruction_has_no_per_cent():
     assert label("val_error", "reconstruction") == "validation RMS error per pixel"
     assert label("val_loss", "reconstruction") == "validation loss"
+
+
+def course(rule, execution, epochs, blocks=(1, 2)):
+    """Columns of which every value says where it is from: x = 10 block + epoch, y = x² / 100."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        row = {"project": "p", "trial": rule, "execution": execution, "algorithm": rule}
+        row["epoch"] = epoch
+        for block in blocks:
+            x = 10 * block + epoch + execution
+            row |= {f"nhsic_x/block_{block}": x, f"nhsic_y/block_{block}": x**2 / 100}
+            row[f"linear_probe/block_{block}"] = x / 2
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def looked_at():
+    """dfa: two executions, of which one stops early; bp: one, whose third block was measured too."""
+    rows = course("dfa", 0, 4) + course("dfa", 2, 3) + course("bp", 0, 4, blocks=(1, 2, 3))
+    return pd.DataFrame(rows)
+
+
+def panels(figure):
+    return {ax.get_title(): ax for ax in figure.axes if ax.get_title()}
+
+
+def test_the_information_plane_shows_the_mean_course_of_each_block(looked_at):
+    figure = plot_information_plane(looked_at)
+    assert list(panels(figure)) == ["block 1", "block 2", "block 3"]
+    segments = panels(figure)["block 2"].collections[1].get_segments()
+    points = np.array([segments[0][0], *(end for _, end in segments)])
+    one, two = (np.array([20.0 + epoch + k for epoch in (1, 2, 3)]) for k in (0, 2))
+    np.testing.assert_allclose(points[:, 0], (one + two) / 2)
+    np.testing.assert_allclose(points[:, 1], (one**2 + two**2) / 200)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["bp (n=1)", "dfa (n=2)"]
+    assert len(panels(figure)["block 3"].collections) == 1
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("nHSIC(X; Z)", "nHSIC(Y; Z)")
+    low, high = panels(figure)["block 1"].get_xlim()
+    assert low < 11 and high > 34
+
+
+def test_the_information_plane_darkens_from_the_first_epoch_to_the_last(looked_at):
+    figure = plot_information_plane(looked_at, blocks=[1])
+    assert list(panels(figure)) == ["block 1"]
+    lines = panels(figure)["block 1"].collections[1]
+    brightness = lines.get_colors()[:, :3].sum(axis=1)
+    assert (np.diff(brightness) < 0).all()
+    start, end = panels(figure)["block 1"].lines[2:]
+    np.testing.assert_allclose(start.get_xydata(), [[12, (11**2 + 13**2) / 200]])
+    np.testing.assert_allclose(end.get_xydata(), [[14, (13**2 + 15**2) / 200]])
+    assert start.get_markerfacecolor() == "white"
+    last_of_all = panels(figure)["block 1"].lines[1]
+    assert to_hex(last_of_all.get_color()).upper() == style.rule_look("bp")["color"]
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "epoch"
+    ticks = [text.get_text() for text in bar.get_yticklabels()]
+    assert (ticks[0], ticks[-1]) == ("1", "4")
+
+
+def test_probes_are_drawn_over_depth_at_the_last_epoch(looked_at):
+    figure = plot_probes(looked_at)
+    bars = lines(figure)
+    assert list(bars) == ["bp (n=1)", "dfa (n=2)"]
+    x, y = (np.asarray(values, float) for values in bars["dfa (n=2)"].lines[0].get_data())
+    np.testing.assert_array_equal(np.round(x), [1, 2])
+    np.testing.assert_allclose(y, [(14 + 15) / 4, (24 + 25) / 4])
+    [segments] = bars["dfa (n=2)"].lines[2]
+    low, high = scipy.stats.t.interval(0.95, 1, 7.25, scipy.stats.sem([7.0, 7.5]))
+    assert sorted(segments.get_segments()[0][:, 1]) == pytest.approx([low, high], rel=1e-9)
+    assert list(bars["bp (n=1)"].lines[0].get_ydata()) == [7, 12, 17]
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("block", "error of a linear probe (%)")
+    assert list(axes.get_xticks()) == [1, 2, 3]
+
+
+def test_probes_of_a_chosen_epoch_in_axes_of_the_user_s(looked_at):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot_probes(looked_at, epoch=4, ax=right) is figure and not left.lines
+    assert list(lines(figure, 1)) == ["bp (n=1)", "dfa (n=1)"]
+    assert list(lines(figure, 1)["dfa (n=1)"].lines[0].get_ydata()) == [7, 12]
+
+
+def test_figures_of_blocks_draw_without_pyplot(looked_at, tmp_path):
+    before = "matplotlib.pyplot" in sys.modules
+    plot_information_plane(looked_at[looked_at["epoch"] == 1]).savefig(tmp_path / "x.png")
+    plot_information_plane(looked_at).savefig(tmp_path / "x.pdf")
+    plot_probes(looked_at).savefig(tmp_path / "y.png")
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+@pytest.mark.parametrize(
+    ("plot", "arguments", "message"),
+    [
+        (plot_information_plane, {"by": "rule"}, "no column 'rule'"),
+        (
+            plot_information_plane,
+            {"blocks": [1, 4]},
+            "no block 4 with values: choose among 1, 2, 3",
+        ),
+        (plot_probes, {"by": "rule"}, "no column 'rule'"),
+        (plot_probes, {"epoch": 5}, "no rows"),
+    ],
+)
+def test_what_no_block_has_gets_a_sentence(looked_at, plot, arguments, message):
+    with pytest.raises(UserError, match=message):
+        plot(looked_at, **arguments)
+
+
+def test_runs_without_the_trackers_get_a_sentence(frame):
+    with pytest.raises(UserError, match="no nhsic_x/block_1: train with --tracker nhsic"):
+        plot_information_plane(frame)
+    with pytest.raises(
+        UserError, match="no linear_probe/block_1: train with --tracker linear_probe"
+    ):
+        plot_probes(frame)
