@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
+from bpfree.architectures import cnn as _cnn
+from bpfree.architectures import resnet as _resnet
+from bpfree.architectures import vgg as _vgg
+from bpfree.architectures import vit as _vit
 from bpfree.architectures.mlp import mlp, widths
+from bpfree.architectures.parts import options as _options
 from bpfree.errors import UserError
 from bpfree.network import BlockNetwork
 
 __all__ = ["check", "get", "mlp", "names"]
 
+_FAMILIES = {
+    **{name: (_vgg.vgg, _vgg.OPTIONS) for name in _vgg.STAGES},
+    **{name: (_resnet.resnet, _resnet.OPTIONS) for name in _resnet.STAGES},
+    "vit": (_vit.vit, _vit.OPTIONS),
+}
+_PERCEPTRONS = ["500", "500-1000-500", "500x5"]
+
 
 def names() -> list[str]:
     """What `--arch` understands, as patterns."""
-    return ["500", "500-1000-500", "500x5"]
+    return [*_PERCEPTRONS, _cnn.EXAMPLE, *_FAMILIES]
 
 
 def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> BlockNetwork:
     """The network of that name.
 
     Args:
-        arch: `"500-1000-500"` (an `mlp` with these hidden widths) or `"500x5"` (five of 500).
+        arch: `"500-1000-500"` (an `mlp` with these hidden widths), `"500x5"` (five of 500),
+            `"CONV_32_5_1_2_FC_1000_FC_10"` (see `cnn.topology`), or `vgg6b vgg8b vgg11b vgg11 vgg13
+            vgg16 resnet18 resnet34 resnet50 vit`, with options after a colon: `"vgg8b:width=0.25"`.
         input_shape: of one example, without the batch, e.g. `(28, 28, 1)`.
         outputs: D, the number of classes or of reconstructed values.
         **options: `activation`, `batch_norm`, `dropout`, `use_bias`, `fw_init`, `problem_type`,
-            `seed`; see `mlp`.
+            `seed`; see `bpfree.architectures.parts.Parts`.
 
     Raises:
-        UserError: if the string names no architecture, or an option is out of range.
+        UserError: if the string names no architecture, does not fit the inputs, or an option is out
+            of range.
     """
     check(arch)
-    return mlp(arch, input_shape, outputs, **options)
+    if arch[0].isdigit():
+        return mlp(arch, input_shape, outputs, **options)
+    if arch.startswith("CONV_"):
+        return _cnn.cnn(arch, input_shape, outputs, **options)
+    make, _ = _FAMILIES[arch.partition(":")[0]]
+    return make(arch, input_shape, outputs, **options)
 
 
 def check(arch: str) -> None:
     """Raises a UserError unless the string names an architecture; builds nothing."""
-    if not arch or not arch[0].isdigit():
-        raise UserError(
-            f"Unknown architecture {arch!r}: write hidden widths, e.g. {', '.join(names())}."
-        )
-    widths(arch)
+    name = arch.partition(":")[0]
+    if arch[:1].isdigit():
+        widths(arch)
+    elif arch.startswith("CONV_"):
+        _cnn.topology(arch)
+    elif name in _FAMILIES:
+        _options(arch, _FAMILIES[name][1])
+    else:
+        near = difflib.get_close_matches(name, _FAMILIES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"write e.g. {', '.join(names())}."
+        raise UserError(f"Unknown architecture {arch!r}: {hint}")

@@ -19,9 +19,10 @@ TRACKERS = (
 )
 
 _HELP = {
-    "algorithm": "learning rule, with options after a colon: bp, dfa, drtp, sdfa, shallow, ll (cce, mse), "
-    "ll:loss=mse, dfa:recompute=true",
-    "arch": "hidden widths: 500-1000-500, 500x5",
+    "algorithm": "learning rule, with options after a colon: bp, shallow, fa, usf, brsf, frsf, dfa, sdfa, "
+    "drtp, ll (cce, mse), lw, mf, cafo, sp; ll:loss=mse, dfa:recompute=true, lw:loss=predsim",
+    "arch": "hidden widths: 500-1000-500, 500x5; CONV_32_5_1_2_FC_1000_FC_10, vgg8b, vgg11, vgg13, vgg16, "
+    "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25",
     "activation": "tanh relu swish lrelu sigmoid elu step linear",
     "batch_norm": "batch normalisation",
     "bw_init": "feedback initialiser: ortho lecun glorot he uniform",
@@ -120,7 +121,10 @@ def _define() -> flags.FlagValues:
     problems = ["classification", "reconstruction"]
     define(flags.DEFINE_enum, "problem_type", problems[0], "what is learned", problems)
     define(
-        flags.DEFINE_multi_string, "augment", [], "brightness rotation zoom translation; repeatable"
+        flags.DEFINE_multi_string,
+        "augment",
+        [],
+        "brightness rotation zoom translation flip crop; repeatable",
     )
     define(
         flags.DEFINE_float, "examples_frac", 1.0, "fraction of the training data; 0 and 1 mean all"

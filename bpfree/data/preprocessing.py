@@ -17,7 +17,9 @@ TRANSLATION = 0.2  # up to ±20 % of height and of width
 # Uncovered pixels repeat the border, which is the background where there is one.
 FILL_MODE = "nearest"
 
-AUGMENTATIONS = ("brightness", "rotation", "zoom", "translation")
+CROP = 8  # the border is an eighth of the size, rounded down: 4 pixels at 32, 3 at 28
+
+AUGMENTATIONS = ("brightness", "rotation", "zoom", "translation", "flip", "crop")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Augmenter:
         self.names = tuple(name for name in AUGMENTATIONS if name in set(names))
         self.value_range = value_range
         self.seed = seed
-        self._layers = [_layer(name, value_range) for name in self.names]
+        self._layers = [_layer(name, value_range) for name in self.names if name != "crop"]
 
     def __call__(self, x: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """The transformed batch: a pure function of the seed, the epoch, the index and x.
@@ -101,12 +103,17 @@ class Augmenter:
         """
         import keras
 
-        for name, layer in zip(self.names, self._layers, strict=True):
+        for layer, name in zip(self._layers, self.names, strict=False):
             # The layer counts its calls; starting the count anew makes it forget them.
             seed = derive(self.seed, "augmentation", name, epoch, index)
             layer.generator.state.assign([seed, 0])
             x = layer(x, training=True)
-        return np.clip(keras.ops.convert_to_numpy(x), *self.value_range)
+        x = np.clip(keras.ops.convert_to_numpy(x), *self.value_range)
+        if "crop" in self.names:
+            x = _crop(
+                x, self.value_range[0], derive(self.seed, "augmentation", "crop", epoch, index)
+            )
+        return x
 
 
 def augmenter(
@@ -115,7 +122,9 @@ def augmenter(
     """The augmentation of these names, or None without names.
 
     Args:
-        names: any of `brightness`, `rotation`, `zoom`, `translation`.
+        names: any of `brightness`, `rotation`, `zoom`, `translation`, `flip` (left to right, with
+            probability 1/2), `crop` (a random part of the image's own size out of the image with a
+            border of an eighth around it, filled with the least possible value).
         value_range: the scaler's `value_range`.
         seed: the run's seed, any integer.
 
@@ -140,6 +149,17 @@ def check_names(names: Iterable[str]) -> None:
         )
 
 
+def _crop(x: np.ndarray, fill: float, seed: int) -> np.ndarray:
+    """Every image's own window of the padded batch; Keras's RandomCrop cuts one for the whole batch."""
+    count, height, width, _ = x.shape
+    border = height // CROP, width // CROP
+    padded = np.pad(x, ((0, 0), *((b, b) for b in border), (0, 0)), constant_values=fill)
+    random = np.random.default_rng(seed)
+    top, left = (random.integers(0, 2 * b + 1, (count, 1)) for b in border)
+    rows, columns = top + np.arange(height), left + np.arange(width)
+    return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 def _layer(name: str, value_range: tuple[float, float]):
     from keras import layers
 
@@ -147,6 +167,8 @@ def _layer(name: str, value_range: tuple[float, float]):
     options = {"dtype": "float32", "seed": 0}
     if name == "brightness":
         return layers.RandomBrightness(BRIGHTNESS, value_range=value_range, **options)
+    if name == "flip":
+        return layers.RandomFlip("horizontal", **options)
     options["fill_mode"] = FILL_MODE
     if name == "rotation":
         return layers.RandomRotation(ROTATION, **options)

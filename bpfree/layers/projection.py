@@ -28,27 +28,37 @@ INITIALIZERS: dict[str, Callable[[int, int], Initializer.Initializer]] = {
 class RandomProjection(keras.layers.Layer):
     """`p = h F` with a fixed random F (n, D), and `F`'s transpose for the way back.
 
-    Feature maps are flattened: n is the number of values that a block puts out per example.
+    Feature maps are flattened: n is the number of values that a block puts out per example. Or they are
+    averaged over all positions first: n is then the number of channels.
 
     Args:
         outputs: D, the number of outputs of the network.
         bw_init: `ortho` (orthonormal columns where n ≥ D; Saxe et al. 2014), `lecun` (variance 1/n),
             `glorot` (2/(n+D)), `he` (2/n), all normal; or `uniform` (±1/√n; Nøkland 2016).
         seed: seed of F.
+        pool: whether feature maps (N, …, C) are averaged over their positions.
 
     Raises:
         UserError: if `bw_init` is none of these.
     """
 
-    def __init__(self, outputs: int, bw_init: str = "ortho", seed: int | None = None, **kwargs):
+    def __init__(
+        self,
+        outputs: int,
+        bw_init: str = "ortho",
+        seed: int | None = None,
+        pool: bool = False,
+        **kwargs,
+    ):
         super().__init__(trainable=False, **{**kwargs, "autocast": False})
         check_initializer(bw_init)
         self.outputs = outputs
         self.bw_init = bw_init
         self.seed = seed
+        self.pool = pool
 
     def build(self, input_shape):
-        units = math.prod(input_shape[1:])
+        units = input_shape[-1] if self.pool else math.prod(input_shape[1:])
         self.kernel = self.add_weight(
             name="feedback",
             shape=(units, self.outputs),
@@ -59,17 +69,25 @@ class RandomProjection(keras.layers.Layer):
 
     def call(self, h):
         """The projection h F, float32 (N, D), of an activation (N, …) of any float type."""
-        h = ops.reshape(ops.cast(h, "float32"), (-1, self.kernel.shape[0]))
-        return ops.matmul(h, self.kernel)
+        h = ops.cast(h, "float32")
+        if self.pool:
+            h = ops.mean(h, axis=tuple(range(1, len(h.shape) - 1)))
+        return ops.matmul(ops.reshape(h, (-1, self.kernel.shape[0])), self.kernel)
 
     def back(self, signal, like):
-        """The signal's way back, `signal Fᵀ`, float32 in the shape of an activation.
+        """The signal's way back, `signal Fᵀ`, float32 in the shape of an activation; where maps were
+        averaged, shared out evenly over the positions.
 
         Args:
             signal: shape (N, D).
             like: the activation, shape (N, …).
         """
-        return ops.reshape(ops.matmul(signal, ops.transpose(self.kernel)), (-1, *like.shape[1:]))
+        back = ops.matmul(signal, ops.transpose(self.kernel))
+        if not self.pool:
+            return ops.reshape(back, (-1, *like.shape[1:]))
+        *places, channels = like.shape[1:]
+        back = ops.reshape(back / math.prod(places), (-1, *[1] * len(places), channels))
+        return ops.broadcast_to(back, (ops.shape(like)[0], *like.shape[1:]))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.outputs)
@@ -77,7 +95,8 @@ class RandomProjection(keras.layers.Layer):
     def get_config(self):
         config = super().get_config()
         config.pop("trainable")
-        return {**config, "outputs": self.outputs, "bw_init": self.bw_init, "seed": self.seed}
+        own = {"outputs": self.outputs, "bw_init": self.bw_init, "seed": self.seed}
+        return {**config, **own, "pool": self.pool}
 
 
 def check_initializer(bw_init: str) -> None:

@@ -21,7 +21,7 @@ class DirectFeedbackAlignment(ProjectionRule):
     stop at every block's input and at e.
 
     Args:
-        bw_init, signal_scale: see `ProjectionRule`.
+        bw_init, signal_scale, pool: see `ProjectionRule`.
         recompute: run the forward pass twice. No activation has to wait for the error then, so the
             step's memory does not grow with depth, at about the FLOPs of backpropagation. The first
             pass changes no state; both draw the same dropout masks.
@@ -35,10 +35,11 @@ class DirectFeedbackAlignment(ProjectionRule):
         self,
         bw_init: str = "ortho",
         signal_scale: float = 1.0,
+        pool: bool = False,
         recompute: bool = False,
         **kwargs,
     ):
-        super().__init__(bw_init, signal_scale, **kwargs)
+        super().__init__(bw_init, signal_scale, pool, **kwargs)
         self.recompute = recompute
 
     def surrogates(self, trace: Trace) -> list:

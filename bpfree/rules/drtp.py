@@ -20,7 +20,7 @@ class DirectRandomTargetProjection(ProjectionRule):
     stop at every block's input.
 
     Args:
-        bw_init, signal_scale: see `ProjectionRule`.
+        bw_init, signal_scale, pool: see `ProjectionRule`.
 
     Source: Frenkel, Lefebvre & Bol 2021, https://doi.org/10.3389/fnins.2021.629892, equation 4.
     """

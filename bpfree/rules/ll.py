@@ -21,7 +21,7 @@ class LocalLoss(ProjectionRule):
     Gradients stop at every block's input; F_l is not trained and has no bias.
 
     Args:
-        bw_init, signal_scale: see `ProjectionRule`.
+        bw_init, signal_scale, pool: see `ProjectionRule`.
         loss: `cce` (classification only) or `mse` (targets one-hot, or the values to reconstruct).
         activation: act of the mse, a Keras activation; linear compares like with like, since a
             network's outputs are pre-activations here.
@@ -40,11 +40,12 @@ class LocalLoss(ProjectionRule):
         self,
         bw_init: str = "ortho",
         signal_scale: float = 1.0,
+        pool: bool = False,
         loss: str = "cce",
         activation: str = "linear",
         **kwargs,
     ):
-        super().__init__(bw_init, signal_scale, **kwargs)
+        super().__init__(bw_init, signal_scale, pool, **kwargs)
         if loss not in LOSSES:
             raise UserError(f"Rule 'll' has the losses {', '.join(LOSSES)}, received {loss!r}.")
         self.loss = loss

@@ -17,6 +17,8 @@ class ProjectionRule(Rule):
         bw_init: feedback initialiser: `ortho lecun glorot he uniform`; see `RandomProjection`.
         signal_scale: s, any float: multiplies every block's surrogate. Under Adam it changes nothing
             but the weight of ε and of decay; it matters under SGD.
+        pool: whether feature maps are averaged over their positions before they are projected; F_l is
+            then (channels, D), else it has a row for every value.
 
     Raises:
         UserError: for an unknown initialiser.
@@ -24,18 +26,22 @@ class ProjectionRule(Rule):
 
     projects = True
 
-    def __init__(self, bw_init: str = "ortho", signal_scale: float = 1.0, **kwargs):
+    def __init__(
+        self, bw_init: str = "ortho", signal_scale: float = 1.0, pool: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         check_initializer(bw_init)
         self.bw_init = bw_init
         self.signal_scale = signal_scale
+        self.pool = pool
 
     def build(self, network, input_shape, outputs: int) -> None:
         seed = fresh() if self.seed is None else self.seed
         self.projections = []
         for index, shape in enumerate(network.hidden_shapes):
             projection = RandomProjection(
-                outputs, self.bw_init, derive(seed, "feedback", index), name=f"feedback_{index + 1}"
+                *(outputs, self.bw_init, derive(seed, "feedback", index), self.pool),
+                name=f"feedback_{index + 1}",
             )
             projection.build(shape)
             self.projections.append(projection)

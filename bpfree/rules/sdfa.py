@@ -15,7 +15,7 @@ class SignDirectFeedbackAlignment(ProjectionRule):
     error does. Gradients stop at every block's input and at the signal.
 
     Args:
-        bw_init, signal_scale: see `ProjectionRule`.
+        bw_init, signal_scale, pool: see `ProjectionRule`.
 
     Source: Frenkel, Lefebvre & Bol 2021, https://doi.org/10.3389/fnins.2021.629892 ("sDFA").
     """

@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 
 from bpfree import architectures, autodiff, rules, schedule
-from bpfree.architectures.mlp import FORWARD_INITIALIZERS
+from bpfree.architectures.parts import FORWARD_INITIALIZERS
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import UserError
 from bpfree.layers.activations import ACTIVATIONS

@@ -143,7 +143,7 @@ def test_zero_examples_frac_means_all():
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),
         ("--dataset=mnits", ["mnits", "mnist"]),
-        ("--augment=flip", ["flip", "zoom"]),
+        ("--augment=mirror", ["mirror", "zoom"]),
         ("--tracker=nothing", ["tracker", "bp_cosine"]),
         ("--objective=val_acuracy", ["val_acuracy", "val_accuracy"]),
         ("--validation=0", ["validation", "val_loss", "'loss'"]),

@@ -45,8 +45,10 @@ def test_only_identity_is_for_data_that_is_not_uint8():
 def test_unknown_names_get_one_sentence():
     with pytest.raises(UserError, match=r"^Unknown scaler 'minmax': use one of standard, zero_one"):
         scaler("minmax")
-    with pytest.raises(UserError, match=r"^Unknown augmentation contrast, flip: use brightness, "):
-        augmenter(["flip", "zoom", "contrast"], (0, 1))
+    with pytest.raises(
+        UserError, match=r"^Unknown augmentation contrast, mirror: use brightness, "
+    ):
+        augmenter(["mirror", "zoom", "contrast"], (0, 1))
     with pytest.raises(UserError, match=r"^Cannot augment \(zoom\) data that is not uint8"):
         augmenter(["zoom"], None)
 
@@ -106,3 +108,29 @@ def test_all_of_them_stay_within_the_range_under_mixed_precision(x):
     assert changed.dtype == np.float32
     assert changed.min() >= -1 and changed.max() <= 1
     assert (changed == augmenter(AUGMENTATIONS, (-1, 1))(x, 0, 0)).all()
+
+
+def test_flips_mirror_about_half_of_the_images(x):
+    flipped = augmenter(["flip"], (-1, 1), seed=3)(x, 0, 0)
+    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, x, strict=True)]
+    kept = [np.array_equal(a, b) for a, b in zip(flipped, x, strict=True)]
+    assert all(m or k for m, k in zip(mirrored, kept, strict=True))
+    assert 0.2 < np.mean(mirrored) < 0.8
+
+
+def test_a_crop_is_a_window_of_the_padded_image(x):
+    cropped = augmenter(["crop"], (-1, 1), seed=3)(x, 0, 0)
+    height, width = x.shape[1:3]
+    b, c = height // 8, width // 8
+    padded = np.pad(x, ((0, 0), (b, b), (c, c), (0, 0)), constant_values=-1)
+    places = []
+    for image, around in zip(cropped, padded, strict=True):
+        found = [
+            (top, left)
+            for top in range(2 * b + 1)
+            for left in range(2 * c + 1)
+            if np.array_equal(image, around[top : top + height, left : left + width])
+        ]
+        assert found
+        places.append(found[0])
+    assert len(set(places)) > 1 or b == c == 0

@@ -1,0 +1,76 @@
+"""resnet: residual networks in the form for small images, cut after every residual block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from bpfree.architectures.parts import Parts, images, options
+from bpfree.layers.activations import ACTIVATIONS
+from bpfree.layers.residual import Residual
+from bpfree.network import BlockNetwork
+
+STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+CHANNELS = (64, 128, 256, 512)
+BOTTLENECK = {"resnet50"}
+OPTIONS = {"width": 1.0}
+
+
+def resnet(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> BlockNetwork:
+    """A stem block, residual blocks, and a head of global average pooling and a Dense layer.
+
+    The stem is a 3×3 convolution of 64 channels; the stages have 64, 128, 256 and 512, and begin with
+    strides of 1, 2, 2 and 2; the activation follows the addition. A shortcut is a 1×1 convolution where
+    shapes change. resnet50 has bottlenecks of 1×1, 3×3 (strided) and 1×1 convolutions, the last with
+    four times the channels.
+
+    Args:
+        arch: `resnet18 resnet34 resnet50`, with `:width=0.25` (times the channels).
+        input_shape: of an image, (height, width, channels), at least 8 pixels each way.
+        outputs: D, the number of outputs.
+        **settings: see `Parts`.
+
+    Raises:
+        UserError: for a malformed string, images that are too small, or an option out of range.
+
+    Source: He, Zhang, Ren & Sun 2016, https://arxiv.org/abs/1512.03385, table 1 and section 4.2.
+    """
+    name = arch.partition(":")[0]
+    width = options(arch, OPTIONS)["width"]
+    images(arch, input_shape, 8)
+    parts = Parts(**settings)
+    parts.not_aligned(arch)
+    stem = parts.convolution(max(1, round(64 * width)), 3, 0)
+    blocks = [[stem, *parts.norm(), parts.activate()]]
+    before = max(1, round(64 * width))
+    for stage, (count, full) in enumerate(zip(STAGES[name], CHANNELS, strict=True)):
+        channels = max(1, round(full * width))
+        for turn in range(count):
+            index, strides = len(blocks), 2 if stage and not turn else 1
+            make = _bottleneck if name in BOTTLENECK else _basic
+            body, after = make(parts, index, channels, strides)
+            shortcut = []
+            if strides > 1 or before != after:
+                skip = parts.convolution(after, 1, index, "shortcut", strides=strides)
+                shortcut = [skip, *parts.norm()]
+            activation = ACTIVATIONS[parts.activation]
+            residual = Residual([*parts.drop(index), *body], shortcut, activation)
+            blocks.append([residual])
+            before = after
+    head = [keras.layers.GlobalAveragePooling2D(), *parts.drop(len(blocks))]
+    return parts.network(blocks, [*head, parts.dense(outputs, len(blocks))], input_shape, "resnet")
+
+
+def _basic(parts: Parts, index: int, channels: int, strides: int):
+    first = parts.convolution(channels, 3, index, 0, strides=strides)
+    second = parts.convolution(channels, 3, index, 1)
+    return [first, *parts.norm(), parts.activate(), second, *parts.norm()], channels
+
+
+def _bottleneck(parts: Parts, index: int, channels: int, strides: int):
+    first = parts.convolution(channels, 1, index, 0)
+    second = parts.convolution(channels, 3, index, 1, strides=strides)
+    third = parts.convolution(4 * channels, 1, index, 2)
+    inner = [first, *parts.norm(), parts.activate(), second, *parts.norm(), parts.activate()]
+    return [*inner, third, *parts.norm()], 4 * channels
