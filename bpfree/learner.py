@@ -97,7 +97,8 @@ class Learner(keras.Model):
     def build_rule(self, rule: rules.Rule) -> None:
         """Builds a rule for the built network, unless it is built."""
         if not rule.built:
-            outputs = self.network.compute_output_shape(self._shape)[-1]
+            head, last = self.network.head, self.network.hidden_shapes[-1]
+            outputs = head.compute_output_shape(last)[-1]
             rule.build(self.network, self._shape, outputs)
 
     def compile(self, optimizer="adam", loss=None, **kwargs) -> None:
@@ -140,6 +141,8 @@ class Learner(keras.Model):
         *state, data = arguments
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         inputs = (x, y) if weights is None else (x, y, weights)
+        if not self.built:  # TensorFlow comes here first, and rules know their weights once built
+            self.build(x.shape)
         scaled = [
             (index, multiplier)
             for index, multiplier in enumerate(self._lr_multipliers())

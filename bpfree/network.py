@@ -158,6 +158,26 @@ def walk(layer: keras.layers.Layer, x, call: Callable):
     return layer.walk(x, onward) if hasattr(layer, "walk") else call(layer, x)
 
 
+def pre_activation(block: keras.layers.Layer, x, training: bool = False) -> tuple:
+    """A block's output and what it was before the activation that ends the block.
+
+    Args:
+        block: a Sequential that ends in an `Activation` layer; of another the output stands for both.
+        x: its input.
+        training: passed on.
+
+    Returns:
+        `(z, h)`.
+    """
+    layers = block.layers if isinstance(block, keras.Sequential) else [block]
+    if len(layers) < 2 or not isinstance(layers[-1], keras.layers.Activation):
+        h = block(x, training=training)
+        return h, h
+    for layer in layers[:-1]:
+        x = layer(x, training=training)
+    return x, layers[-1](x)
+
+
 def _build(layer, shape):
     # Keras forbids building a layer twice, and a user's own model may come built.
     if not layer.built:

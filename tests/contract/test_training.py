@@ -77,9 +77,10 @@ def network_kernels(learner) -> list:
 
 
 def own_kernels(learner) -> list:
-    """The kernels of the rule's own trained layers."""
+    """The kernels of the rule's own trained layers, but for those that start at zero."""
     known = set(map(id, learner.network.variables))
-    return [v for v in learner.trainable_variables if v.name == "kernel" and id(v) not in known]
+    kernels = [v for v in learner.trainable_variables if v.name == "kernel" and id(v) not in known]
+    return [v for v in kernels if np.any(v)]
 
 
 def dropout(learner):

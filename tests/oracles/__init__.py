@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import alignment, feedback, local
+from oracles import alignment, feedback, forward, local
 
 ORACLES = {
     "bp": feedback.bp,
@@ -23,5 +23,5 @@ ORACLES = {
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
-OUTPUTS = {"mf": local.mf_outputs, "cafo": local.cafo_outputs}
+OUTPUTS = {"mf": local.mf_outputs, "cafo": local.cafo_outputs, "ff": forward.classifier_outputs}
 """What the task loss is of, where it is not the head's outputs."""
