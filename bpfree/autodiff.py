@@ -67,6 +67,49 @@ def gradients(
     return _tensorflow_gradients(function, variables, state, jit_compile)
 
 
+def gradients_here(
+    function: Callable[[], tuple[Tensor, Any]],
+    variables: Sequence[keras.Variable],
+    state: Sequence[keras.Variable],
+    scale: Tensor,
+    owner: keras.layers.Layer,
+) -> tuple[Tensor, Any, list[Tensor]]:
+    """∂ function() / ∂ variables, as a part of the computation that is going on.
+
+    Args:
+        function: returns a scalar, and a structure of tensors.
+        variables: those to differentiate by.
+        state: every other variable that the function reads or assigns; what it assigns to them stays.
+        scale: the scalar is multiplied by it on the way, and the gradients divided, so that numbers in
+            half precision are neither too small nor too large.
+        owner: where the value of activity regularisers is kept, whose gradient is among these on JAX;
+            on TensorFlow they are left to the surrounding tape.
+
+    Returns:
+        The scalar, the structure, and one gradient per variable, zeros where nothing depends on it.
+    """
+    take = _jax_gradients_here if BACKEND == "jax" else _tensorflow_gradients_here
+    scalar, structure, gradients = take(function, variables, state, scale, owner)
+    return scalar, structure, [gradient / scale for gradient in gradients]
+
+
+def attached(variables: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
+    """0, with these gradients by these variables, whose values it does not read.
+
+    `Σ sg(g)·W` has them too, but XLA would copy every W: its update in place would have to wait.
+    """
+
+    @keras.ops.custom_gradient
+    def nothing(values, gradients):
+        def backward(upstream):
+            zeros = [keras.ops.zeros_like(gradient) for gradient in gradients]
+            return [upstream * gradient for gradient in gradients], zeros
+
+        return keras.ops.zeros(()), backward
+
+    return nothing([keras.ops.convert_to_tensor(v) for v in variables], list(gradients))
+
+
 def jvp(
     function: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[Any, Any]:
@@ -120,6 +163,36 @@ def _jax_gradients(function, variables, state, jit_compile):
         return compiled([variable.value for variable in variables], state_values, arguments)
 
     return call
+
+
+def _jax_gradients_here(function, variables, state, scale, owner):
+    here = [jax.lax.stop_gradient(variable.value) for variable in state]
+
+    def value(values):
+        mapping = [*zip(variables, values, strict=True), *zip(state, here, strict=True)]
+        with _scope(mapping, collect_losses=True) as scope:
+            scalar, structure = function()
+        after = [scope.get_current_value(variable) for variable in state]
+        return scale * (scalar + sum(scope.losses)), (scalar, structure, scope.losses, after)
+
+    values = [jax.lax.stop_gradient(variable.value) for variable in variables]
+    gradients, (scalar, structure, losses, after) = jax.grad(value, has_aux=True)(values)
+    for loss in losses:
+        owner.add_loss(jax.lax.stop_gradient(loss))
+    for variable, old, new in zip(state, here, after, strict=True):
+        if new is not old:
+            variable.assign(new)
+    return scalar, structure, gradients
+
+
+def _tensorflow_gradients_here(function, variables, state, scale, owner):
+    values = [variable.value for variable in variables]
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        scalar, structure = function()
+        scaled = scale * scalar
+    zero = tf.UnconnectedGradients.ZERO
+    return scalar, structure, tape.gradient(scaled, values, unconnected_gradients=zero)
 
 
 def _tensorflow_gradients(function, variables, state, jit_compile):

@@ -97,9 +97,7 @@ class Learner(keras.Model):
     def build_rule(self, rule: rules.Rule) -> None:
         """Builds a rule for the built network, unless it is built."""
         if not rule.built:
-            head, last = self.network.head, self.network.hidden_shapes[-1]
-            outputs = head.compute_output_shape(last)[-1]
-            rule.build(self.network, self._shape, outputs)
+            rule.build(self.network, self._shape, self.network.outputs)
 
     def compile(self, optimizer="adam", loss=None, **kwargs) -> None:
         """Keras's compile; the loss is made to take logits, see `bpfree.losses.get`."""

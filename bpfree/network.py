@@ -54,6 +54,11 @@ class BlockNetwork(keras.Model):
             self.hidden_shapes.append(tuple(shape))
         _build(self.head, shape)
 
+    @property
+    def outputs(self) -> int:
+        """D, the number of outputs; of a built network."""
+        return self.head.compute_output_shape(self.hidden_shapes[-1])[-1]
+
     def compute_output_shape(self, input_shape):
         shape = input_shape
         for layer in [*self.blocks, self.head]:

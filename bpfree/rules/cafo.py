@@ -7,7 +7,6 @@ from keras import ops
 from bpfree.errors import UserError
 from bpfree.rules.local_heads import HeadPrediction
 from bpfree.rules.local_losses import cce, mse
-from bpfree.rules.rule import zero
 from bpfree.rules.trace import Trace
 
 LOSSES = {"cce": cce, "mse": mse}
@@ -52,18 +51,11 @@ class CascadedForward(HeadPrediction):
             fixed = [v for block in network.blocks for v in block.trainable_variables]
             self._unused |= frozenset(map(id, fixed))
 
-    def seen(self, trace: Trace) -> list:
-        if self.blocks == "trained":
-            return trace.activations
-        return [
-            ops.stop_gradient(h) + ops.cast(zero(block.trainable_variables), h.dtype)
-            for h, block in zip(trace.activations, trace.blocks, strict=True)
-        ]
+    def seen(self, h):
+        return h if self.blocks == "trained" else ops.stop_gradient(h)
 
-    def losses_of(self, trace: Trace, scores: list) -> list:
-        targets = trace.tied(trace.targets)
-        local = LOSSES[self.loss]
-        return [trace.batch.mean(local(p, y)) for p, y in zip(scores, targets, strict=True)]
+    def local_loss(self, trace: Trace, scores):
+        return trace.batch.mean(LOSSES[self.loss](scores, trace.targets))
 
     def combine(self, scores: list):
         return sum(scores)

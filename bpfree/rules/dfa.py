@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from bpfree.autodiff import isolated
+from bpfree.rules.local import in_turn
 from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Batch, Trace
 
@@ -56,6 +57,9 @@ class DirectFeedbackAlignment(ProjectionRule):
         # for every block.
         end = sum(ops.sum(ops.cast(part, "float32")) for part in (*first.activations, error))
         late = batch.x + ops.stop_gradient(ops.cast(0 * end, batch.x.dtype))
-        trace = self.trace(network, replace(batch, x=late))
-        surrogates = self.send(trace.tied(error), trace.activations)
-        return [*surrogates, batch.task_loss(trace.outputs)], trace.outputs
+        second = replace(batch, x=late, error=error)
+        surrogates, _, outputs = in_turn(self, network, second, self._learn)
+        return [*surrogates, batch.task_loss(outputs)], outputs
+
+    def _learn(self, trace: Trace, index: int):
+        return self.sent(trace.error, trace.activations[index], index), ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bpfree.rules.local import LocalRule
 from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Trace
 
@@ -9,7 +10,7 @@ BOUNDED = {"tanh", "sigmoid", "step", "softsign", "hard_tanh", "hard_sigmoid"}
 """Activations whose output cannot grow without limit."""
 
 
-class DirectRandomTargetProjection(ProjectionRule):
+class DirectRandomTargetProjection(LocalRule, ProjectionRule):
     """Direct random target projection: the one-hot target, projected to every block.
 
         ∂L/∂h_l ← −s · mean_n y_n F_lᵀ   surrogate  −s/N Σ_n w_n Σ_i sg(y_n F_lᵀ)_i h_{l,ni}
@@ -26,11 +27,10 @@ class DirectRandomTargetProjection(ProjectionRule):
     """
 
     name = "drtp"
-    local = True
 
-    def surrogates(self, trace: Trace) -> list:
+    def surrogate(self, trace: Trace, index: int):
         target = -trace.targets * trace.batch.shares[:, None]
-        return self.send(trace.tied(target), trace.activations)
+        return self.sent(target, trace.activations[index], index)
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if problem_type == "reconstruction":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from bpfree.errors import UserError
+from bpfree.rules.local import LocalRule
 from bpfree.rules.local_losses import cce, mse
 from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Trace
@@ -12,7 +13,7 @@ from bpfree.rules.trace import Trace
 LOSSES = {"cce": cce, "mse": mse}
 
 
-class LocalLoss(ProjectionRule):
+class LocalLoss(LocalRule, ProjectionRule):
     """Every block minimises a loss of its own, of its activation behind a fixed random projection.
 
         cce:  s/N Σ_n w_n CE(softmax(h_n F_l), y_n)      ∂/∂h = s w_n/N (softmax(h F) − y) Fᵀ
@@ -33,7 +34,6 @@ class LocalLoss(ProjectionRule):
     """
 
     name = "ll"
-    local = True
     aliases = {"cce": {"loss": "cce"}, "mse": {"loss": "mse"}}
 
     def __init__(
@@ -51,15 +51,10 @@ class LocalLoss(ProjectionRule):
         self.loss = loss
         self.activation = activation
 
-    def surrogates(self, trace: Trace) -> list:
+    def surrogate(self, trace: Trace, index: int):
         activation = keras.activations.get(self.activation if self.loss == "mse" else "linear")
-        local = LOSSES[self.loss]
-        return [
-            self.scale * trace.batch.mean(local(activation(projection(h)), targets))
-            for projection, h, targets in zip(
-                self.projections, trace.activations, trace.tied(trace.targets), strict=True
-            )
-        ]
+        prediction = activation(self.projections[index](trace.activations[index]))
+        return self.scale * trace.batch.mean(LOSSES[self.loss](prediction, trace.targets))
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if problem_type == "reconstruction" and self.loss == "cce":

@@ -7,12 +7,13 @@ from typing import Any
 from keras import ops
 
 from bpfree.layers.heads import head
-from bpfree.rules.rule import Rule, zero
+from bpfree.rules.local import LocalRule, in_turn
+from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch, Trace
 from bpfree.seeds import derive, fresh
 
 
-class LocalHeads(Rule):
+class LocalHeads(LocalRule):
     """Owns one trained head per block; a head learns from its block's loss along with the block.
 
     Gradients stop at every block's input, and no head is used beyond its block.
@@ -21,8 +22,6 @@ class LocalHeads(Rule):
         features: feature maps are averaged down to at most so many values in front of a head, ≥ 1;
             see `bpfree.layers.heads.pooling`.
     """
-
-    local = True
 
     def __init__(self, features: int = 2048, **kwargs):
         super().__init__(**kwargs)
@@ -51,8 +50,8 @@ class HeadPrediction(LocalHeads):
     def parts(self, network) -> int:
         return len(network.blocks)
 
-    def losses_of(self, trace: Trace, scores: list) -> list:
-        """One scalar per block, from its head's scores (N, D)."""
+    def local_loss(self, trace: Trace, scores):
+        """The scalar of a block, from its head's scores (N, D)."""
         raise NotImplementedError
 
     def combine(self, scores: list):
@@ -60,20 +59,28 @@ class HeadPrediction(LocalHeads):
         raise NotImplementedError
 
     def lesson(self, network, batch: Batch) -> tuple[list, Any]:
-        trace = self.trace(network, batch)
-        scores = self.scores(self.seen(trace))
+        surrogates, scores, _ = in_turn(self, network, batch, self._learn)
         unused = zero(network.head.trainable_variables)
-        return [*self.losses_of(trace, scores), unused], self.combine(scores)
+        return [*surrogates, unused], self.combine(scores)
 
-    def seen(self, trace: Trace) -> list:
-        """The activations as the heads see them."""
-        return trace.activations
+    def surrogate(self, trace: Trace, index: int):
+        return self._learn(trace, index)[0]
+
+    def _learn(self, trace: Trace, index: int):
+        scores = self.score(self.seen(trace.activations[index]), index)
+        return self.local_loss(trace, scores), scores
+
+    def seen(self, h):
+        """An activation as its head sees it in training."""
+        return h
+
+    def score(self, h, index: int):
+        """A head's output, float32 (N, D)."""
+        return ops.cast(self.heads[index](h), "float32")
 
     def scores(self, activations: list) -> list:
         """Every head's output, float32 (N, D)."""
-        return [
-            ops.cast(head(h), "float32") for head, h in zip(self.heads, activations, strict=True)
-        ]
+        return [self.score(h, index) for index, h in enumerate(activations)]
 
     def predict(self, network, x):
         return self.combine(self.scores(network.trace(x, training=False)[:-1]))

@@ -10,6 +10,7 @@ from keras import ops
 from bpfree.errors import UserError
 from bpfree.hsic import nhsic
 from bpfree.layers.views import TwoViews
+from bpfree.rules.local import in_turn
 from bpfree.rules.local_heads import LocalHeads
 from bpfree.rules.local_losses import cce, contrastive, similarity
 from bpfree.rules.trace import Batch, Trace
@@ -109,12 +110,8 @@ class LayerWise(LocalHeads):
         own = [variable for head in further for variable in head.trainable_variables]
         return [*super().trained_with(network, index), *own]
 
-    def surrogates(self, trace: Trace) -> list:
-        targets = trace.tied(trace.targets)
-        return [self._local_loss(trace, index, targets[index]) for index in range(len(targets))]
-
-    def _local_loss(self, trace: Trace, index: int, targets):
-        batch, h = trace.batch, trace.activations[index]
+    def surrogate(self, trace: Trace, index: int):
+        batch, h, targets = trace.batch, trace.activations[index], trace.targets
         output = ops.cast(self.heads[index](h), "float32")
         if self.loss == "supcon":
             temperatures = self.temperature, self.base_temperature
@@ -143,10 +140,10 @@ class LayerWise(LocalHeads):
             y=ops.concatenate([batch.y, batch.y]),
             weights=ops.concatenate([batch.weights, batch.weights]),
         )
-        trace = self.trace(network, views)
+        surrogates, _, outputs = in_turn(self, network, views, self._learn)
         # The head, and so the task loss, knows the first view alone.
-        outputs = trace.outputs[:count]
-        return [*self.surrogates(trace), batch.task_loss(outputs)], outputs
+        outputs = outputs[:count]
+        return [*surrogates, batch.task_loss(outputs)], outputs
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if problem_type == "reconstruction":

@@ -40,9 +40,8 @@ class MonoForward(HeadPrediction):
         super().build(network, input_shape, outputs)
         self.heads = self.make_heads(network, lambda shape: "linear", outputs, "goodness", False)
 
-    def losses_of(self, trace: Trace, scores: list) -> list:
-        targets = trace.tied(trace.targets)
-        return [trace.batch.mean(cce(g, y)) for g, y in zip(scores, targets, strict=True)]
+    def local_loss(self, trace: Trace, scores):
+        return trace.batch.mean(cce(scores, trace.targets))
 
     def combine(self, scores: list):
         return scores[-1] if self.prediction == "last" else sum(scores)

@@ -66,10 +66,14 @@ class ProjectionRule(Rule):
             activations: `[h_1, …, h_L]`.
         """
         return [
-            self.scale
-            * ops.sum(ops.stop_gradient(projection.back(signal, h)) * ops.cast(h, "float32"))
-            for projection, signal, h in zip(self.projections, signals, activations, strict=True)
+            self.sent(signal, h, index)
+            for index, (signal, h) in enumerate(zip(signals, activations, strict=True))
         ]
+
+    def sent(self, signal, h, index: int):
+        """The surrogate of one block: `s Σ sg(signal F_lᵀ) · h_l`."""
+        back = ops.stop_gradient(self.projections[index].back(signal, h))
+        return self.scale * ops.sum(back * ops.cast(h, "float32"))
 
     def align(self, network) -> None:
         """Sets K_l = F_{l−1} F_lᵀ for l ≥ 2 and the head's K = F_L; K_1 stays as it is.

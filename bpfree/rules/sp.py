@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from keras import ops
@@ -10,6 +11,7 @@ from keras import ops
 from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.layers.signal import LearningSignal
+from bpfree.rules.local import taught
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch
 from bpfree.seeds import derive, fresh
@@ -88,23 +90,29 @@ class SignalPropagation(Rule):
         return [*super().trained_with(network, index), *own]
 
     def lesson(self, network, batch: Batch) -> tuple[list, Any]:
-        labels = batch.targets(network.head.compute_output_shape(network.hidden_shapes[-1])[-1])
+        labels = batch.targets(network.outputs)
         source = ops.eye(labels.shape[1]) if self.loss == "prototype" else labels
-        h, t, surrogates = batch.x, ops.cast(self.signal(source), batch.x.dtype), []
-        for index, block in enumerate(network.blocks):
-            with isolated(block.variables):
-                signal = block(t, training=batch.mode(index))
-            h = block(h, training=batch.mode(index))
-            wanted = (
-                labels if self.loss == "prototype" else self.wanted(self.scores(source, source))
-            )
-            # TensorFlow's own cross entropy has another gradient where the targets' sum is not 1.
-            loss = -ops.sum(wanted * ops.log_softmax(self.scores(h, signal)), axis=1)
-            surrogates.append(batch.mean(loss))
-            h, t = ops.stop_gradient(h), ops.stop_gradient(signal)
-            source = t
-        outputs = ops.cast(network.head(h, training=batch.mode(len(network.blocks))), "float32")
+        passed, surrogates = (batch.x, None, source), []
+        for index in range(len(network.blocks)):
+            step = partial(self._learn, network, batch, labels, index, *passed)
+            surrogate, _, passed = taught(self, network, batch, index, step)
+            surrogates.append(surrogate)
+        head = network.head(passed[0], training=batch.mode(len(network.blocks)))
+        outputs = ops.cast(head, "float32")
         return [*surrogates, batch.task_loss(outputs)], outputs
+
+    def _learn(self, network, batch: Batch, labels, index: int, h, t, source):
+        """A block's surrogate, and what the next one is given; `source` is what R compares."""
+        block = network.blocks[index]
+        if t is None:
+            t = ops.cast(self.signal(source), batch.x.dtype)
+        with isolated(block.variables):
+            t = block(t, training=batch.mode(index))
+        h = block(h, training=batch.mode(index))
+        wanted = labels if self.loss == "prototype" else self.wanted(self.scores(source, source))
+        # TensorFlow's own cross entropy has another gradient where the targets' sum is not 1.
+        loss = -ops.sum(wanted * ops.log_softmax(self.scores(h, t)), axis=1)
+        return batch.mean(loss), (), (h, t, t)
 
     def scores(self, h, t):
         """A (N, M), float32: every row of h with every row of t."""

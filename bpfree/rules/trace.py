@@ -27,6 +27,7 @@ class Batch:
         loss: the compiled loss as a function `(outputs, weights) -> scalar` of these targets.
         training: whether dropout and batch statistics are in training mode.
         stage: the only block that learns, L for the head; None if all do.
+        error: ∂ loss / ∂ outputs (N, D), where it is known before the pass; else None.
     """
 
     x: Tensor
@@ -35,6 +36,13 @@ class Batch:
     loss: Callable[[Tensor, Tensor], Tensor]
     training: bool = True
     stage: int | None = None
+    error: Tensor | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The batch's tensors by their name."""
+        named = {"x": self.x, "y": self.y, "weights": self.weights, "error": self.error}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def mode(self, index: int) -> bool:
         """Whether block `index` (L: the head) is in training mode; frozen ones are not."""
@@ -74,13 +82,13 @@ class Trace:
         network: the BlockNetwork.
         batch: the batch, with what derives from targets and weights.
         activations: `[h_1, …, h_L]`, each (N, …).
-        outputs: pre-activations (N, D), float32.
+        outputs: pre-activations (N, D), float32; None where the pass has not come so far.
     """
 
     network: keras.Model
     batch: Batch
     activations: list
-    outputs: Tensor
+    outputs: Tensor | None
 
     @property
     def blocks(self) -> list:
@@ -106,11 +114,13 @@ class Trace:
     @cached_property
     def targets(self) -> Tensor:
         """(N, D) float32: one-hot labels, or the values to be reconstructed."""
-        return self.batch.targets(self.outputs.shape[-1])
+        return self.batch.targets(self.network.outputs)
 
     @cached_property
     def error(self) -> Tensor:
         """e = ∂ loss / ∂ outputs (N, D) of the compiled loss: carries the weights and 1/N. Stopped."""
+        if self.batch.error is not None:
+            return self.batch.error
         return ops.stop_gradient(autodiff.gradient(self.batch.task_loss, self.outputs))
 
     @cached_property
@@ -119,18 +129,3 @@ class Trace:
         ones = ops.ones_like(self.weights)
         error = autodiff.gradient(lambda outputs: self.batch.loss(outputs, ones), self.outputs)
         return ops.stop_gradient(error * ops.cast(ops.shape(error)[0], error.dtype))
-
-    def tied(self, signal: Tensor) -> list[Tensor]:
-        """The signal, once per block, as something that depends on the block's input.
-
-        Its value is the signal's. A signal that is known before the forward pass lets a compiler run
-        the whole forward pass first and keep every activation; one that waits for the block's input
-        makes it finish a block before the next, so that memory does not grow with depth.
-
-        Args:
-            signal: shape (N, D).
-        """
-        columns = [ops.reshape(x, (ops.shape(x)[0], -1))[:, :1] for x in self.inputs]
-        return [
-            signal + ops.stop_gradient(0 * ops.cast(column, signal.dtype)) for column in columns
-        ]
