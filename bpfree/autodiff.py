@@ -171,16 +171,21 @@ def _jax_gradients_here(function, variables, state, scale, owner):
     def value(values):
         mapping = [*zip(variables, values, strict=True), *zip(state, here, strict=True)]
         with _scope(mapping, collect_losses=True) as scope:
+            before = [scope.get_current_value(variable) for variable in state]
             scalar, structure = function()
-        after = [scope.get_current_value(variable) for variable in state]
+        # Only what the function assigned: handing the rest back would stop gradients outside.
+        after = [
+            None if (new := scope.get_current_value(variable)) is old else new
+            for variable, old in zip(state, before, strict=True)
+        ]
         return scale * (scalar + sum(scope.losses)), (scalar, structure, scope.losses, after)
 
     values = [jax.lax.stop_gradient(variable.value) for variable in variables]
     gradients, (scalar, structure, losses, after) = jax.grad(value, has_aux=True)(values)
     for loss in losses:
         owner.add_loss(jax.lax.stop_gradient(loss))
-    for variable, old, new in zip(state, here, after, strict=True):
-        if new is not old:
+    for variable, new in zip(state, after, strict=True):
+        if new is not None:
             variable.assign(new)
     return scalar, structure, gradients
 
