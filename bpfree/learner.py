@@ -179,12 +179,12 @@ class Learner(keras.Model):
         if not isinstance(result, tuple):
             for index, multiplier in scaled:
                 variable = self.trainable_variables[index]
-                variable.assign(before[index] + multiplier * (variable - before[index]))
+                variable.assign(_part_way(before[index], variable, multiplier))
             return result
         logs, (values, *state) = result
         values = list(values)
         for index, multiplier in scaled:
-            values[index] = before[index] + multiplier * (values[index] - before[index])
+            values[index] = _part_way(before[index], values[index], multiplier)
         return logs, (values, *state)
 
     def call(self, inputs, training=False):
@@ -336,6 +336,11 @@ class Learner(keras.Model):
         for part in ("network", "rule"):
             config[part] = deserialize(config[part], custom_objects)
         return cls(**config)
+
+
+def _part_way(before, after, multiplier: float):
+    # Where the multiplier is 0 the step itself need not be there.
+    return before + multiplier * (after - before) if multiplier else before
 
 
 def _with_gradient_of(value, surrogate):
