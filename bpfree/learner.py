@@ -69,6 +69,11 @@ class Learner(keras.Model):
         self.epochs_per_block = epochs_per_block
         self.stage = None
 
+    @property
+    def compute_dtype(self) -> str:
+        """float32 whatever the policy is, so that rules see weights in full; layers keep to their own."""
+        return "float32"
+
     def build(self, input_shape) -> None:
         """Builds network, rule and the weight of the weight decay.
 

@@ -221,6 +221,21 @@ def test_lr_multiplier_scales_the_step_and_not_the_gradient():
 
 
 @pytest.mark.parametrize("spec", ["dfa", "ll"])
+def test_a_step_in_mixed_precision_follows_the_gradients(spec):
+    """Within `fit` as outside, weights are float32 and so are their gradients."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        learner = toy.learner(spec)
+        before, gradients = weights(learner), toy.values(learner.gradients(*toy.batch()))
+        toy.step(learner, *toy.batch())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    moved = [b - a for b, a in zip(before, weights(learner), strict=True)]
+    for step, gradient in zip(moved, gradients, strict=True):
+        assert np.linalg.norm(step - gradient) <= 0.01 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("spec", ["dfa", "ll"])
 def test_mixed_precision_trains_and_logs_the_task_loss_in_full(spec):
     """`loss` has more digits than half precision could hold."""
     keras.config.set_dtype_policy("mixed_float16")
