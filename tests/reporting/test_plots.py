@@ -23,6 +23,8 @@ from bpfree.reporting import (
 from bpfree.reporting.metrics import label
 from bpfree.tuning.objective import direction
 
+pytestmark = pytest.mark.once
+
 
 def history(rule, execution, values, **columns):
     return [
