@@ -231,6 +231,7 @@ def test_appended_labels_need_a_network_that_takes_them():
     "options, words",
     [
         ("mode=recurrant", "mode of 'ff'"),
+        ("mode=recurrent", "write ff_recurrent"),
         ("temperature=0", "temperature > 0"),
         ("embed=bottom", "embedded by"),
         ("prototype=median", "stood for by"),

@@ -56,6 +56,8 @@ class ForwardForward(GoodnessRule):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if mode == "recurrent":
+            raise UserError("Recurrent Forward-Forward is a rule of its own: write ff_recurrent.")
         self.check_choice("mode", mode, MODES)
         if blurs < 0:
             raise UserError(f"Rule 'ff' needs blurs ≥ 0, received {blurs}.")

@@ -74,6 +74,8 @@ class GoodnessRule(Rule):
         named = (goodness, norm, negatives, prediction, layers)
         for (option, allowed), value in zip(CHOICES.items(), named, strict=True):
             self.check_choice(option, value, allowed)
+        if not (threshold is None or isinstance(threshold, (int, float))):
+            raise UserError(f"threshold of {self.name!r} is a number, received {threshold!r}.")
         if not temperature > 0 or not peer >= 0:
             raise UserError(
                 f"Rule {self.name!r} needs temperature > 0 and peer ≥ 0, received {temperature} and "
