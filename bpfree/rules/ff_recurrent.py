@@ -151,7 +151,7 @@ def _check_blocks(network) -> None:
         layers = block.layers if isinstance(block, keras.Sequential) else []
         if len(shape) != 2 or not layers or not isinstance(layers[-1], keras.layers.Activation):
             raise UserError(
-                "Recurrent Forward-Forward adds top-down input in front of a dense block's activation, "
-                f"and block {block.name!r} puts out {tuple(shape[1:])} and has none at its end: use a "
-                "perceptron, e.g. 500-500."
+                "Recurrent Forward-Forward adds top-down input to the pre-activation of dense blocks that "
+                f"end in an activation, which block {block.name!r}, with output {tuple(shape[1:])}, is "
+                "not: use a perceptron, e.g. 500-500."
             )
