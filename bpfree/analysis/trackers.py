@@ -172,7 +172,7 @@ def batches(n: int) -> Iterator[slice]:
 
 def activations(learner, x) -> Iterator[list]:
     """Every block's activations in inference mode, of one batch of x after another."""
-    return (learner.network.trace(x[rows], training=False)[:-1] for rows in batches(len(x)))
+    return (learner.rule.activations(learner.network, x[rows]) for rows in batches(len(x)))
 
 
 def kernels(layer) -> list[keras.Variable]:

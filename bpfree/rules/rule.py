@@ -97,6 +97,10 @@ class Rule(keras.layers.Layer):
         """Class scores or reconstructed values, in the form of the head's output (N, D)."""
         return network.trace(x, training=False, cut=False)[-1]
 
+    def activations(self, network, x) -> list:
+        """`[h_1, …, h_L]` of inputs as the prediction sees them, in inference mode."""
+        return network.trace(x, training=False)[:-1]
+
     def assess(self, network, x) -> tuple[Any, Any]:
         """What `evaluate` measures: the task loss's outputs, and the scores of the other metrics.
 

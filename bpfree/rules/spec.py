@@ -10,6 +10,7 @@ from bpfree.errors import UserError
 from bpfree.rules.rule import REGISTRY, Rule
 
 _WORDS = {"true": True, "false": False, "none": None}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def names() -> list[str]:
@@ -30,7 +31,8 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
     """The rule's class and the options that a spec string names.
 
     Raises:
-        UserError: for an unknown rule or option, or a part that is not `option=value`.
+        UserError: for an unknown rule or option, a part that is not `option=value`, or a value of another
+            kind than the option's default.
     """
     name, _, text = spec.partition(":")
     options: dict[str, Any] = {}
@@ -52,6 +54,11 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
                 f"with an option among {', '.join(known) or '(it has none)'}."
             )
         options[option] = _value(value)
+        default = rule.options()[option]
+        if not _fits(options[option], default):
+            raise UserError(
+                f"Rule {name!r} received {part!r}, and {option} is {_KINDS[type(default)]}, like {default}."
+            )
     return rule, options
 
 
@@ -75,6 +82,13 @@ def get(spec: str | Rule, **options) -> Rule:
     if unknown:
         raise UserError(f"Rule {rule.name!r} has no option {', '.join(sorted(unknown))}.")
     return rule(**{**options, **parsed})
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind, where that is a number or a truth value."""
+    if type(default) is float:
+        return type(value) in (int, float)
+    return type(default) not in _KINDS or type(value) is type(default)
 
 
 def _value(text: str) -> Any:

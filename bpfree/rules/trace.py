@@ -53,6 +53,13 @@ class Batch:
         """The weighted mean over the batch, `1/N Σ_n w_n v_n`, of values (N,)."""
         return ops.sum(self.shares * ops.cast(per_example, "float32"))
 
+    def average(self, values: Tensor) -> Tensor:
+        """`Σ_n w_n v_n / Σ_n w_n` of values (N, …): for statistics, whose size no weight should change."""
+        values = ops.cast(values, "float32")
+        weights = ops.reshape(self.weights, (-1, *[1] * (len(values.shape) - 1)))
+        total = ops.maximum(ops.sum(self.weights), 1e-12)
+        return ops.sum(weights * values, axis=0) / total
+
     def targets(self, outputs: int) -> Tensor:
         """The targets as float32 (N, outputs): one-hot if they are labels."""
         y = ops.convert_to_tensor(self.y)

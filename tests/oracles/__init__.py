@@ -23,5 +23,10 @@ ORACLES = {
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
-OUTPUTS = {"mf": local.mf_outputs, "cafo": local.cafo_outputs, "ff": forward.classifier_outputs}
+OUTPUTS = {
+    "mf": local.mf_outputs,
+    "cafo": local.cafo_outputs,
+    "ff": forward.classifier_outputs,
+    "ff_recurrent": forward.recurrent_outputs,
+}
 """What the task loss is of, where it is not the head's outputs."""
