@@ -25,7 +25,7 @@ _HELP = {
     "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25",
     "activation": "tanh relu swish lrelu sigmoid elu step linear",
     "batch_norm": "batch normalisation",
-    "bw_init": "feedback initialiser: ortho lecun glorot he uniform",
+    "bw_init": "feedback initialiser: ortho lecun glorot he uniform he_uniform",
     "fw_init": "forward initialiser: orthogonal lecun glorot he zeros aligned",
     "use_bias": "biases in Dense layers",
     "optimizer": "adam adamw nadam adagrad adamax lion rmsprop sgd momentum nag",

@@ -26,6 +26,7 @@ OPTIONS = [
     "sp:loss=argmax,scale=dot",
     "sp:loss=topk,k=3",
     "sp:loss=soft",
+    "pepita:use_sign_error=true,output_error=first,f_scale=0.5",
 ]
 """Further spec strings, held against their closed form only."""
 
