@@ -95,8 +95,9 @@ class FeedbackPath(keras.layers.Layer):
             if not is_dropout(layer)
         ]
         built_in = getattr(block.owner, "activation", None)
-        self.activation = [] if built_in is None else [keras.layers.Activation(built_in)]
-        self.activation += [_copied(layer) for layer in block.body if is_activation(layer)]
+        activations = [] if built_in is None else [keras.layers.Activation(built_in)]
+        activations += filter(is_activation, block.body)
+        self.activation = [_copied(layer) for layer in activations]
         self.lead, self.tail = (
             [_copied(layer) for layer in group if not is_dropout(layer)]
             for group in (block.lead, block.tail)
