@@ -104,7 +104,8 @@ class LocalLoss(Tracker):
 
 class WeightAlignment(Tracker):
     """cos(K_l, F_{l−1} F_lᵀ) of the blocks from the second on, cos(K, F_L) of the head; under feedback
-    alignment cos(K, B) of each part, over all its kernels that have a B.
+    alignment cos(K, B) of each part, over all its kernels that have a B; under PEPITA
+    cos(K_1 … K_head, F), of the `network`.
 
     Else only for rules with feedback matrices and networks of Dense blocks; the first block has no such
     relation. Source: Refinetti et al. 2021, https://arxiv.org/abs/2011.12428, section 3.
@@ -115,6 +116,10 @@ class WeightAlignment(Tracker):
     def measure(self, learner):
         if hasattr(learner.rule, "pairs"):
             yield from _with_partners(learner)
+            return
+        if hasattr(learner.rule, "alignment"):
+            for place, *sides in learner.rule.alignment(learner.network):
+                yield place, cosine(*(keras.ops.convert_to_numpy(side).ravel() for side in sides))
             return
         feedback = [keras.ops.convert_to_numpy(f) for f in getattr(learner.rule, "feedback", [])]
         if not feedback:

@@ -43,6 +43,8 @@ class Rule(keras.layers.Layer):
     """Whether a block learns from itself and the targets alone, so that blocks can learn in turn."""
     stochastic = False
     """Whether the rule itself draws random numbers in a step, beyond what the network's layers do."""
+    per_block = ()
+    """Names of options that take one value for all blocks, or a list with one for each."""
     heads = ()
     """Trained auxiliary heads, one per block. Only for rules that have some."""
 
@@ -132,10 +134,10 @@ class Rule(keras.layers.Layer):
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         """A sentence that says why the rule cannot work there, or None."""
-        if fw_init == "aligned" and not self.projects:
+        if fw_init == "aligned" and type(self).align is Rule.align:
             return (
-                f"fw_init 'aligned' sets forward weights from feedback matrices, and rule "
-                f"{self.name!r} has none: choose another fw_init."
+                f"fw_init 'aligned' sets forward weights from matrices that project the outputs to every "
+                f"block, and rule {self.name!r} has none: choose another fw_init."
             )
         if fw_init == "zeros" and (activation == "relu" or not self.cut):
             return (

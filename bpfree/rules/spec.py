@@ -1,8 +1,9 @@
-"""Spec strings: `dfa`, `ll:loss=mse`, `dfa:recompute=true,signal_scale=0.1`."""
+"""Spec strings: `dfa`, `ll:loss=mse`, `dfa:recompute=true,signal_scale=0.1`, `dtp:sigma=[0.2,0.1]`."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from ast import literal_eval
 from typing import Any
 
@@ -11,6 +12,7 @@ from bpfree.rules.rule import REGISTRY, Rule
 
 _WORDS = {"true": True, "false": False, "none": None}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_COMMA = re.compile(r",(?![^\[]*\])")  # none within brackets: dtp:sigma=[0.2,0.1],beta=0.7
 
 
 def names() -> list[str]:
@@ -46,7 +48,7 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
         raise UserError(f"Unknown rule {name!r}: {hint}")
     rule = REGISTRY[name]
     known = [option for option in rule.options() if option != "seed"]
-    for part in text.split(",") if text else []:
+    for part in _COMMA.split(text) if text else []:
         option, equals, value = part.partition("=")
         if not equals or option not in known:
             raise UserError(
@@ -55,7 +57,8 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
             )
         options[option] = _value(value)
         default = rule.options()[option]
-        if not _fits(options[option], default):
+        listed = option in rule.per_block and isinstance(options[option], list)
+        if not all(_fits(v, default) for v in (options[option] if listed else [options[option]])):
             raise UserError(
                 f"Rule {name!r} received {part!r}, and {option} is {_KINDS[type(default)]}, like {default}."
             )

@@ -47,11 +47,11 @@ class Batch:
     @property
     def shares(self) -> Tensor:
         """w_n / N, shape (N,): what each example counts for in the batch."""
-        return self.weights / ops.cast(ops.shape(self.weights)[0], "float32")
+        return self.weights / ops.cast(ops.shape(self.weights)[0], self.weights.dtype)
 
     def mean(self, per_example: Tensor) -> Tensor:
         """The weighted mean over the batch, `1/N Σ_n w_n v_n`, of values (N,)."""
-        return ops.sum(self.shares * ops.cast(per_example, "float32"))
+        return ops.sum(self.shares * ops.cast(per_example, self.weights.dtype))
 
     def average(self, values: Tensor) -> Tensor:
         """`Σ_n w_n v_n / Σ_n w_n` of values (N, …): for statistics, whose size no weight should change."""

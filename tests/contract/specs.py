@@ -28,6 +28,8 @@ SPECS = [*(_SHORTER.get(name, name) for name in _names()), "dfa:recompute=true"]
 def problem(learner, x, y, w, task: str = "cce") -> Problem:
     """The batch and the learner's present weights, for a closed form."""
     feedback = toy.values(getattr(learner.rule, "feedback", []))
+    for path in getattr(learner.rule, "feedback_paths", []):
+        feedback += toy.values([path.kernel, path.bias])
     weights = toy.values(learner.network.trainable_variables)
     own = toy.values(learner.trainable_variables[len(weights) :])
     return Problem(weights, feedback, x, y, w, task, own)

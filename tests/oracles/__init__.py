@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import alignment, feedback, forward, local
+from oracles import alignment, dtp, feedback, forward, local, pepita
 
 ORACLES = {
     "bp": feedback.bp,
@@ -20,6 +20,8 @@ ORACLES = {
     "cafo": local.cafo,
     "lw": local.lw,
     "sp": local.sp,
+    "pepita": pepita.pepita,
+    "dtp": dtp.dtp,
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
