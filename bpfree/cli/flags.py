@@ -19,8 +19,8 @@ TRACKERS = (
 )
 
 _HELP = {
-    "algorithm": "learning rule, with options after a colon: bp, shallow, fa, usf, brsf, frsf, dfa, sdfa, "
-    "drtp, ll (cce, mse), lw, mf, cafo, sp, ff, pepita, dtp; ll:loss=mse, dfa:recompute=true, lw:loss=predsim",
+    "algorithm": "learning rule, options after a colon: bp, shallow, fa, usf, brsf, frsf, dfa, sdfa, drtp, "
+    "ll (cce, mse), lw, mf, cafo, sp, ff, pepita, dtp; ll:loss=mse, dfa:recompute=true, lw:loss=predsim",
     "arch": "hidden widths: 500-1000-500, 500x5; CONV_32_5_1_2_FC_1000_FC_10, vgg8b, vgg11, vgg13, vgg16, "
     "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25",
     "activation": "tanh relu swish lrelu sigmoid elu step linear",
