@@ -195,7 +195,7 @@ def test_feedback_gradient_against_finite_differences(loss):
 
 def test_of_a_linear_layer_the_feedback_becomes_the_transpose():
     """And the tracker's cosine of kernel and B becomes 1; c, which cancels, stays."""
-    spec = "dtp:sigma=0.2,iterations=25,feedback_lr=4,momentum=0"
+    spec = "dtp:sigma=0.2,iterations=60,feedback_lr=1,momentum=0"
     subject = learner(spec, toy.network("5", activation="linear"))
     batch = toy.batch(300)
     tracker = trackers.get("weight_alignment", *batch[:2])
