@@ -26,6 +26,8 @@ OPTIONS = [
     "sp:loss=argmax,scale=dot",
     "sp:loss=topk,k=3",
     "sp:loss=soft",
+    "itp:propagate=finite,gamma=0.1",
+    "gait:gamma=0.2",
 ]
 """Further spec strings, held against their closed form only."""
 
