@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -20,9 +21,9 @@ def inverse_of(activation) -> Callable | None:
         activation: a name on the command line, a function, or a layer that applies one.
 
     Returns:
-        A function `(h, d, gamma)` of activities h and what they are to be lowered by, d, that returns
-        `[f⁻¹(h) − f⁻¹(h − γ d)] / γ`, or for γ = 0 the limit `d / f'(f⁻¹(h))`: without the rounding
-        error that the difference of two large numbers would have.
+        A function `(z, d, gamma)` of pre-activations z and of d, what h = f(z) is to be lowered by, that
+        returns `[z − f⁻¹(h − γ d)] / γ`, or for γ = 0 the limit `d / f'(z)`: without the rounding error
+        that the difference of two large numbers would have.
     """
     if isinstance(activation, keras.layers.LeakyReLU) and activation.negative_slope > 0:
         return _leaky(activation.negative_slope)
@@ -31,14 +32,15 @@ def inverse_of(activation) -> Callable | None:
     return INVERTIBLE.get(ACTIVATIONS.get(activation, activation))
 
 
-def _linear(h, d, gamma):
+def _linear(z, d, gamma):
     return d
 
 
 def _leaky(slope: float) -> Callable:
     """d/f' on one branch; across the kink, (h/f'_h − y/f'_y)/γ with y = h − γ d."""
 
-    def increment(h, d, gamma):
+    def increment(z, d, gamma):
+        h = ops.where(z < 0, slope * z, z)
         here, there = (ops.where(y < 0, 1 / slope, 1.0) for y in (h, h - gamma * d))
         if not gamma:
             return d * here
@@ -47,55 +49,65 @@ def _leaky(slope: float) -> Callable:
     return increment
 
 
-def _tanh(h, d, gamma):
-    """artanh h − artanh y = artanh((h − y)/(1 − h y))."""
-    h, d = _inside(h, d, gamma, EDGE - 1, 1 - EDGE)
-    ratio = d / (1 - h * (h - gamma * d))
-    return ops.arctanh(gamma * ratio) / gamma if gamma else ratio
-
-
-def _sigmoid(h, d, gamma):
-    """logit h − logit y = log(1 + (h − y)/(y (1 − h)))."""
-    h, d = _inside(h, d, gamma, EDGE, 1 - EDGE)
-    return _logarithm(d / ((h - gamma * d) * (1 - h)), gamma)
-
-
-def _elu(h, d, gamma):
-    """Below 0, log(1 + h) − log(1 + y) = log(1 + (h − y)/(1 + y)); above it, h − y."""
-    h, d = _inside(h, d, gamma, EDGE - 1, None)
-    y = h - gamma * d
-    below = _logarithm(d / (1 + y), gamma)
+def _tanh(z, h, d, gamma):
+    """artanh h − artanh y = artanh((h − y)/(1 − h y)), with 1 − h² = 1/cosh² z."""
+    ratio = d / (1 / ops.square(ops.cosh(z)) + gamma * h * d)
     if not gamma:
-        return ops.where(h < 0, below, d)
-    across = (_elu_inverse(h) - _elu_inverse(y)) / gamma
+        return ratio
+    far = ops.abs(gamma * ratio) > 0.9
+    near = ops.arctanh(ops.where(far, 0.0, gamma * ratio))
+    return ops.where(far, z - ops.arctanh(h - gamma * d), near) / gamma
+
+
+def _sigmoid(z, h, d, gamma):
+    """logit h − logit y = log(1 + (h − y)/(y (1 − h))), with 1 − h = σ(−z)."""
+    return _logarithm(d / ((h - gamma * d) * ops.sigmoid(-z)), gamma)
+
+
+def _elu(z, h, d, gamma):
+    """Below 0, log(1 + h) − log(1 + y) = log(1 + (h − y)/(1 + y)), with 1 + h = exp z; above, h − y."""
+    y = h - gamma * d
+    below = _logarithm(d / (ops.exp(ops.minimum(z, 0.0)) - gamma * d), gamma)
     one_side = ops.where(h < 0, below, d)
+    if not gamma:
+        return one_side
+    across = (z - ops.where(y < 0, ops.log1p(y), y)) / gamma
     return ops.where((h < 0) == (y < 0), one_side, across)
-
-
-def _elu_inverse(h):
-    return ops.where(h < 0, ops.log1p(ops.minimum(h, 0.0)), h)
 
 
 def _logarithm(ratio, gamma):
     return ops.log1p(gamma * ratio) / gamma if gamma else ratio
 
 
-def _inside(h, d, gamma, least: float, most: float | None):
-    """h within the range, and d such that h − γ d is, too."""
-    for bound, nearest in ((least, ops.maximum), (most, ops.minimum)):
-        if bound is not None:
-            h = nearest(h, bound)
-            y = h - gamma * d
-            d = ops.where(nearest(y, bound) == y, d, (h - bound) / gamma) if gamma else d
-    return h, d
+def _curved(f: Callable, of: Callable, least: float, most: float, low: float, high: float):
+    """The same of a function whose range is limited: `of(z, h, d, gamma)` within it, else the edge.
 
+    Args:
+        least, most: what an activity and a target are at least and at most.
+        low, high: f⁻¹ of these.
+    """
+
+    def increment(z, d, gamma):
+        z = ops.clip(z, low, high)
+        h = f(z)
+        found = of(z, h, d, gamma)
+        if not gamma:
+            return found
+        y = h - gamma * d
+        found = ops.where(y < least, (z - low) / gamma, found)
+        return ops.where(y > most, (z - high) / gamma, found)
+
+    return increment
+
+
+_ARTANH, _LOGIT = math.atanh(1 - EDGE), math.log((1 - EDGE) / EDGE)
 
 INVERTIBLE = {
     "linear": _linear,
     leaky.__name__: _leaky(0.1),
     "leaky_relu": _leaky(0.2),
-    "tanh": _tanh,
-    "sigmoid": _sigmoid,
-    "elu": _elu,
+    "tanh": _curved(ops.tanh, _tanh, EDGE - 1, 1 - EDGE, -_ARTANH, _ARTANH),
+    "sigmoid": _curved(ops.sigmoid, _sigmoid, EDGE, 1 - EDGE, -_LOGIT, _LOGIT),
+    "elu": _curved(ops.elu, _elu, EDGE - 1, math.inf, math.log(EDGE), math.inf),
 }
 """By the activation function's name; `leaky_relu` is Keras's, of slope 0.2."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bpfree.layers.increments import inverse_of
 from bpfree.rules.itp import IncrementalTargetPropagation
 from bpfree.rules.targets import Step
 
@@ -42,8 +41,7 @@ class GaitProp(IncrementalTargetPropagation):
     def before_activation(self, step: Step, e, gamma: float):
         if not gamma:
             return step.backpropagate(e)
-        squared = step.backpropagate(step.backpropagate(e))
-        return inverse_of(step.layer)(step.h, squared, gamma)
+        return super().before_activation(step, step.backpropagate(step.backpropagate(e)), gamma)
 
     def before_norm(self, step: Step, e):
         return step.backpropagate(e)

@@ -20,11 +20,10 @@ NEGLIGIBLE = 1e-12  # an increment that makes no difference in any precision
 
 @dataclass(frozen=True)
 class Step:
-    """A layer of the forward pass with its input x and output h, and its variables' values before it."""
+    """A layer of the forward pass, with its input x and its variables' values before it."""
 
     layer: keras.layers.Layer
     x: Any
-    h: Any
     values: list
     training: bool
 
@@ -148,9 +147,8 @@ class TargetRule(Rule):
             x = ops.stop_gradient(x)
             for part in parts(layer):
                 values = [(variable, variable.value) for variable in part.variables]
-                h = part(x, training=batch.mode(index))
-                steps[-1].append(Step(part, x, h, values, batch.mode(index)))
-                x = h
+                steps[-1].append(Step(part, x, values, batch.mode(index)))
+                x = part(x, training=batch.mode(index))
         return TargetTrace(network, batch, activations, full(x), steps)
 
     def surrogates(self, trace: TargetTrace) -> list:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bpfree.errors import UserError
 from bpfree.layers.increments import inverse_of
+from bpfree.precision import full
 from bpfree.rules.targets import Step, TargetRule, activation_of
 
 
@@ -33,7 +34,7 @@ class TargetPropagation(TargetRule):
     name = "tp"
 
     def before_activation(self, step: Step, e, gamma: float):
-        return inverse_of(step.layer)(step.h, e, gamma)
+        return inverse_of(step.layer)(full(step.x), e, gamma)
 
     def increment(self, depth: int) -> float:
         return 1.0

@@ -53,8 +53,5 @@ def off_diagonal(W) -> float:
     """Σ_{i≠j} (W Wᵀ)²_ij, entry by entry; of WᵀW where W has more rows than columns."""
     rows = W if W.shape[0] <= W.shape[1] else W.T
     return sum(
-        float(rows[i] @ rows[j]) ** 2
-        for i in range(len(rows))
-        for j in range(len(rows))
-        if i != j
+        float(rows[i] @ rows[j]) ** 2 for i in range(len(rows)) for j in range(len(rows)) if i != j
     )
