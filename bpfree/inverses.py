@@ -87,7 +87,7 @@ class NewtonSchulz(Inverse):
         start = ops.transpose(A) / positive(longest[0] * longest[1])
 
         def unfinished(count, X, residual, cold):
-            goal = ops.where(cold, precision, self.tolerance)
+            goal = ops.where(cold, precision, self.tolerance * ops.ones_like(residual))
             return ops.logical_and(count < MOST_STEPS, residual > goal)
 
         def iterate(count, X, residual, cold):

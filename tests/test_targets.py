@@ -31,6 +31,7 @@ def golden() -> dict:
 def floats(request, backend):
     """Single and double precision."""
     keras.config.set_floatx(request.param)
+    keras.config.set_dtype_policy(request.param)
     wide = nullcontext()
     if backend == "jax" and request.param == "float64":
         import jax
@@ -39,6 +40,7 @@ def floats(request, backend):
     with wide:
         yield request.param
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def gradients(rule, network, x, y, loss="mse", eager=True) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ def _leaky(slope: float) -> Callable:
 
     def increment(z, d, gamma):
         h = ops.where(z < 0, slope * z, z)
-        here, there = (ops.where(y < 0, 1 / slope, 1.0) for y in (h, h - gamma * d))
+        here, there = (ops.where(y < 0, 1 / slope, ops.ones_like(y)) for y in (h, h - gamma * d))
         if not gamma:
             return d * here
         return d * there + ops.where(here == there, 0.0, h / gamma * (here - there))
