@@ -13,6 +13,7 @@ from bpfree import autodiff, losses, rules
 from bpfree import schedule as schedules
 from bpfree.gradients import GradientFunctions
 from bpfree.network import BlockNetwork
+from bpfree.precision import full
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
 from bpfree.seeds import fresh
@@ -91,7 +92,7 @@ class Learner(keras.Model):
                 initializer=keras.initializers.Constant(self.weight_decay),
                 trainable=False,
             )
-        if self.losses or self.weight_decay is not None:
+        if self._regularizer() is not None:
             self.reg = keras.metrics.Mean("reg")
 
     def build_rule(self, rule: rules.Rule) -> None:
@@ -253,14 +254,16 @@ class Learner(keras.Model):
         return weights
 
     def _task_loss(self, y, outputs, weights):
-        return self.loss(y, ops.cast(outputs, "float32"), sample_weight=weights)
+        return self.loss(y, full(outputs), sample_weight=weights)
 
     def _regularizer(self):
         """All regularisers' sum, or None where there are none."""
-        terms = [ops.cast(term, "float32") for term in self.losses]
+        terms = [full(term) for term in self.losses]
         if self.weight_decay is not None:
             kernels = [v for v in self.trainable_variables if v.name == "kernel"]
             terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))
+        penalty = self.rule.penalty(self.network)
+        terms += [] if penalty is None else [penalty]
         return sum(terms) if terms else None
 
     # -- looking inside -------------------------------------------------------------------------

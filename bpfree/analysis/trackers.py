@@ -133,6 +133,21 @@ class WeightAlignment(Tracker):
                 yield place, cosine(kernel, wanted.ravel())
 
 
+class InverseResidual(Tracker):
+    """How far the kept or iterated inverse of each layer was off at the last training step, relatively.
+
+    Only for rules that invert weights (`tp itp gait`), of the layers from the second on; see
+    `bpfree.inverses`.
+    """
+
+    name = "inverse_residual"
+
+    def measure(self, learner):
+        places = [place for place, _ in parts(learner.network)][1:]
+        for place, inverse in zip(places, getattr(learner.rule, "inverses", ()), strict=False):
+            yield place, float(keras.ops.convert_to_numpy(inverse.residual))
+
+
 def _with_partners(learner) -> Iterator[tuple[str, float]]:
     pairs = {id(kernel): (kernel, B) for kernel, B in learner.rule.pairs(learner.network)}
     for place, layer in parts(learner.network):

@@ -115,6 +115,10 @@ class Rule(keras.layers.Layer):
         """What the network is given for examples of this shape: theirs, unless labels are appended."""
         return shape
 
+    def penalty(self, network):
+        """A scalar that the rule adds to the objective: it enters the gradient and `reg`, never `loss`."""
+        return None
+
     def parts(self, network) -> int:
         """How many parts learn in a sequential schedule: the blocks and the head."""
         return len(network.blocks) + 1

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
+from bpfree.precision import full
 
 Tensor = Any
 
@@ -51,7 +52,9 @@ class Batch:
 
     def mean(self, per_example: Tensor) -> Tensor:
         """The weighted mean over the batch, `1/N Σ_n w_n v_n`, of values (N,)."""
-        return ops.sum(self.shares * ops.cast(per_example, self.weights.dtype))
+        per_example = full(per_example)
+        weighted = ops.cast(self.weights, per_example.dtype) * per_example
+        return ops.sum(weighted) / ops.cast(ops.shape(weighted)[0], weighted.dtype)
 
     def average(self, values: Tensor) -> Tensor:
         """`Σ_n w_n v_n / Σ_n w_n` of values (N, …): for statistics, whose size no weight should change."""

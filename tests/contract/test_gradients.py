@@ -29,6 +29,8 @@ OPTIONS = [
     "pepita:use_sign_error=true,output_error=first,f_scale=0.5",
     "dtp:iterations=0",
     "dtp:iterations=0,difference=false,beta=0.3",
+    "itp:propagate=finite,gamma=0.1",
+    "gait:gamma=0.2",
 ]
 """Further spec strings, held against their closed form only."""
 

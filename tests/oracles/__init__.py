@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import alignment, dtp, feedback, forward, local, pepita
+from oracles import alignment, dtp, feedback, forward, local, pepita, targets
 
 ORACLES = {
     "bp": feedback.bp,
@@ -22,6 +22,9 @@ ORACLES = {
     "sp": local.sp,
     "pepita": pepita.pepita,
     "dtp": dtp.dtp,
+    "tp": targets.tp,
+    "itp": targets.itp,
+    "gait": targets.gait,
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
