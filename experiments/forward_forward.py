@@ -34,8 +34,8 @@ ROWS = {
     "64-32": Row("ff", "64-32", 60),
     "2000-2000": Row("ff", "2000-2000", 5),
     "1000x3": Row("ff", "1000x3", 100),
-    "unsupervised": Row("ff:mode=unsupervised", "500x4", 40),
-    "untrained": Row("ff:mode=unsupervised,train_blocks=false", "500x4", 40),
+    "unsupervised": Row("ff:mode=unsupervised", "500x4", 30),
+    "untrained": Row("ff:mode=unsupervised,train_blocks=false", "500x4", 30),
 }
 
 
