@@ -26,6 +26,9 @@ OPTIONS = [
     "sp:loss=argmax,scale=dot",
     "sp:loss=topk,k=3",
     "sp:loss=soft",
+    "fg:space=weight",
+    "fg:space=avg-weight",
+    "fg:target=local,guess=global",
 ]
 """Further spec strings, held against their closed form only."""
 

@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import alignment, feedback, forward, local
+from oracles import alignment, feedback, forward, guessed, local
 
 ORACLES = {
     "bp": feedback.bp,
@@ -20,6 +20,7 @@ ORACLES = {
     "cafo": local.cafo,
     "lw": local.lw,
     "sp": local.sp,
+    "fg": guessed.fg,
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
