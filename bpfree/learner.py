@@ -243,7 +243,11 @@ class Learner(keras.Model):
             weights = ops.ones((ops.shape(x)[0],), "float32")
         weights = self._weights(weights)
         stage = self.stage if rule is self.rule else None
-        batch = Batch(x, y, weights, lambda o, w: self._task_loss(y, o, w), training, stage)
+        whole, each = (
+            lambda outputs, weights: self._task_loss(y, outputs, weights),
+            lambda outputs: self._task_losses(y, outputs),
+        )
+        batch = Batch(x, y, weights, whole, training, stage, each)
         rule.before_step(self.network, batch)
         return rule.lesson(self.network, batch)
 
@@ -255,6 +259,10 @@ class Learner(keras.Model):
 
     def _task_loss(self, y, outputs, weights):
         return self.loss(y, full(outputs), sample_weight=weights)
+
+    def _task_losses(self, y, outputs):
+        losses = self.loss.call(y, ops.cast(outputs, "float32"))
+        return ops.mean(ops.reshape(losses, (ops.shape(outputs)[0], -1)), axis=1)
 
     def _regularizer(self):
         """All regularisers' sum, or None where there are none."""

@@ -64,14 +64,17 @@ class BlockNetwork(keras.Model):
             shape = layer.compute_output_shape(shape)
         return shape
 
-    def trace(self, x, training: bool | Sequence[bool] = False, cut: bool = True) -> list:
+    def trace(
+        self, x, training: bool | Sequence[bool] = False, cut: bool | Sequence[bool] = True
+    ) -> list:
         """All activations of one forward pass.
 
         Args:
             x: inputs, shape (N, …).
             training: whether dropout and batch statistics are in training mode; one for all, or one
                 for each block and the head.
-            cut: whether gradients stop at every block's (and the head's) input.
+            cut: whether gradients stop at every block's output, and so at the next one's (and the
+                head's) input; one for all, or one for each block.
 
         Returns:
             `[h_1, …, h_L, outputs]`; the outputs are pre-activations (N, D) in Keras's floatx,
@@ -79,11 +82,12 @@ class BlockNetwork(keras.Model):
         """
         if isinstance(training, bool):
             training = [training] * (len(self.blocks) + 1)
+        cuts = [cut] * len(self.blocks) if isinstance(cut, bool) else cut
         activations = []
-        for block, mode in zip(self.blocks, training, strict=False):
+        for block, mode, stops in zip(self.blocks, training, cuts, strict=False):
             activation = block(x, training=mode)
             activations.append(activation)
-            x = ops.stop_gradient(activation) if cut else activation
+            x = ops.stop_gradient(activation) if stops else activation
         outputs = self.head(x, training=training[-1])
         return [*activations, ops.cast(outputs, keras.config.floatx())]
 

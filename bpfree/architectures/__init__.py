@@ -19,7 +19,7 @@ __all__ = ["check", "get", "mlp", "names"]
 
 _FAMILIES = {
     **{name: (_vgg.vgg, _vgg.OPTIONS) for name in _vgg.STAGES},
-    **{name: (_resnet.resnet, _resnet.OPTIONS) for name in _resnet.STAGES},
+    **{name: (_resnet.resnet, _resnet.OPTIONS[name]) for name in _resnet.STAGES},
     "vit": (_vit.vit, _vit.OPTIONS),
 }
 _INVERTIBLE = ("square:", "tower:")

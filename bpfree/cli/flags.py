@@ -20,7 +20,7 @@ TRACKERS = (
 
 _HELP = {
     "algorithm": "learning rule, with options after a colon: bp, shallow, fa, usf, brsf, frsf, dfa, sdfa, "
-    "drtp, ll (cce, mse), lw, mf, cafo, sp, ff, ff_recurrent, pepita, dtp, tp, itp, gait; ll:loss=mse, "
+    "drtp, ll (cce, mse), lw, mf, cafo, sp, ff, ff_recurrent, pepita, dtp, tp, itp, gait, fg; ll:loss=mse, "
     "dfa:recompute=true, gait:ortho_reg=0.1",
     "arch": "hidden widths: 500-1000-500, 500x5; CONV_32_5_1_2_FC_1000_FC_10, vgg8b, vgg11, vgg13, vgg16, "
     "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25; square:4, "

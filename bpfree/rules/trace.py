@@ -28,6 +28,7 @@ class Batch:
         loss: the compiled loss as a function `(outputs, weights) -> scalar` of these targets.
         training: whether dropout and batch statistics are in training mode.
         stage: the only block that learns, L for the head; None if all do.
+        losses: the compiled loss of every example as a function `outputs -> (N,)`, unweighted.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Batch:
     loss: Callable[[Tensor, Tensor], Tensor]
     training: bool = True
     stage: int | None = None
+    losses: Callable[[Tensor], Tensor] | None = None
 
     def mode(self, index: int) -> bool:
         """Whether block `index` (L: the head) is in training mode; frozen ones are not."""

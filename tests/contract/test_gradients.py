@@ -31,6 +31,9 @@ OPTIONS = [
     "dtp:iterations=0,difference=false,beta=0.3",
     "itp:propagate=finite,gamma=0.1",
     "gait:gamma=0.2",
+    "fg:space=weight",
+    "fg:space=avg-weight",
+    "fg:target=local,guess=global",
 ]
 """Further spec strings, held against their closed form only."""
 

@@ -4,7 +4,7 @@ Each takes an `mlp.Problem` and returns the gradients `[K_1, b_1, …, K_head, b
 imports bpfree.
 """
 
-from oracles import alignment, dtp, feedback, forward, local, pepita, targets
+from oracles import alignment, dtp, feedback, forward, guessed, local, pepita, targets
 
 ORACLES = {
     "bp": feedback.bp,
@@ -25,6 +25,7 @@ ORACLES = {
     "tp": targets.tp,
     "itp": targets.itp,
     "gait": targets.gait,
+    "fg": guessed.fg,
 }
 """By the rule's name; each takes the rule's options as keyword arguments and ignores others."""
 
