@@ -146,7 +146,8 @@ class TargetRule(Rule):
             steps.append([])
             x = ops.stop_gradient(x)
             for part in parts(layer):
-                values = [(variable, variable.value) for variable in part.variables]
+                # Copies: on TensorFlow a value would follow its variable, and a mask would be another one.
+                values = [(variable, ops.copy(variable)) for variable in part.variables]
                 steps[-1].append(Step(part, x, values, batch.mode(index)))
                 x = part(x, training=batch.mode(index))
         return TargetTrace(network, batch, activations, full(x), steps)
