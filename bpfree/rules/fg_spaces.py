@@ -127,7 +127,7 @@ def _regressor(replay: Replay, index: int, layer, x):
     if not isinstance(layer, (keras.layers.BatchNormalization, keras.layers.LayerNormalization)):
         return x
     plain = [
-        (v, f(v))
+        (v, f(v.value))
         for v, f in ((layer.gamma, ops.ones_like), (layer.beta, ops.zeros_like))
         if v is not None
     ]
