@@ -24,17 +24,17 @@ ALWAYS_COMPILED = BACKEND == "jax"
 """Whether steps make sense only when compiled: JAX's alternative is one call per operation."""
 
 
-def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The gradient ∂ function(at) / ∂ at of a scalar function of one tensor.
+def gradient(function: Callable[[Any], Tensor], at: Any) -> Any:
+    """The gradient ∂ function(at) / ∂ at of a scalar function of one tensor, or of a list of them.
 
     Args:
-        function: maps a tensor to a scalar.
-        at: the point, a float tensor of any shape. Nothing flows into what it was computed from.
+        function: maps a tensor, or a list, to a scalar.
+        at: the point, a float tensor of any shape, or a list. Nothing flows into what it was computed from.
 
     Returns:
-        A tensor of the shape of `at`; zeros where the function does not depend on it.
+        A tensor of the shape of `at`, or a list; zeros where the function does not depend on it.
     """
-    at = keras.ops.stop_gradient(at)
+    at = keras.tree.map_structure(keras.ops.stop_gradient, at)
     if BACKEND == "jax":
         return jax.grad(function)(at)
     with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -13,6 +13,7 @@ from bpfree import autodiff, losses, rules
 from bpfree import schedule as schedules
 from bpfree.gradients import GradientFunctions
 from bpfree.network import BlockNetwork
+from bpfree.precision import full
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
 from bpfree.seeds import fresh
@@ -96,7 +97,7 @@ class Learner(keras.Model):
                 initializer=keras.initializers.Constant(self.weight_decay),
                 trainable=False,
             )
-        if self.losses or self.weight_decay is not None:
+        if self._regularizer() is not None:
             self.reg = keras.metrics.Mean("reg")
 
     def build_rule(self, rule: rules.Rule) -> None:
@@ -245,7 +246,11 @@ class Learner(keras.Model):
             weights = ops.ones((ops.shape(x)[0],), "float32")
         weights = self._weights(weights)
         stage = self.stage if rule is self.rule else None
-        batch = Batch(x, y, weights, lambda o, w: self._task_loss(y, o, w), training, stage)
+        whole, each = (
+            lambda outputs, weights: self._task_loss(y, outputs, weights),
+            lambda outputs: self._task_losses(y, outputs),
+        )
+        batch = Batch(x, y, weights, whole, training, stage, each)
         rule.before_step(self.network, batch)
         return rule.lesson(self.network, batch)
 
@@ -256,14 +261,20 @@ class Learner(keras.Model):
         return weights
 
     def _task_loss(self, y, outputs, weights):
-        return self.loss(y, ops.cast(outputs, "float32"), sample_weight=weights)
+        return self.loss(y, full(outputs), sample_weight=weights)
+
+    def _task_losses(self, y, outputs):
+        losses = self.loss.call(y, ops.cast(outputs, "float32"))
+        return ops.mean(ops.reshape(losses, (ops.shape(outputs)[0], -1)), axis=1)
 
     def _regularizer(self):
         """All regularisers' sum, or None where there are none."""
-        terms = [ops.cast(term, "float32") for term in self.losses]
+        terms = [full(term) for term in self.losses]
         if self.weight_decay is not None:
             kernels = [v for v in self.trainable_variables if v.name == "kernel"]
             terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))
+        penalty = self.rule.penalty(self.network)
+        terms += [] if penalty is None else [penalty]
         return sum(terms) if terms else None
 
     # -- looking inside -------------------------------------------------------------------------

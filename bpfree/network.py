@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 from keras import ops
 
 from bpfree.errors import UserError
+from bpfree.layers.dropout import Dropout
 
+_ACTIVATION_LAYERS = tuple(
+    getattr(keras.layers, name) for name in ("Activation", "ReLU", "LeakyReLU", "ELU")
+)
 _OUTPUT_ACTIVATIONS = {"softmax", "sigmoid"}
 
 
@@ -65,26 +69,32 @@ class BlockNetwork(keras.Model):
             shape = layer.compute_output_shape(shape)
         return shape
 
-    def trace(self, x, training: bool | Sequence[bool] = False, cut: bool = True) -> list:
+    def trace(
+        self, x, training: bool | Sequence[bool] = False, cut: bool | Sequence[bool] = True
+    ) -> list:
         """All activations of one forward pass.
 
         Args:
             x: inputs, shape (N, …).
             training: whether dropout and batch statistics are in training mode; one for all, or one
                 for each block and the head.
-            cut: whether gradients stop at every block's (and the head's) input.
+            cut: whether gradients stop at every block's output, and so at the next one's (and the
+                head's) input; one for all, or one for each block.
 
         Returns:
-            `[h_1, …, h_L, outputs]`; the outputs are pre-activations (N, D) in float32.
+            `[h_1, …, h_L, outputs]`; the outputs are pre-activations (N, D) in Keras's floatx,
+            which is float32 unless set otherwise.
         """
         if isinstance(training, bool):
             training = [training] * (len(self.blocks) + 1)
+        cuts = [cut] * len(self.blocks) if isinstance(cut, bool) else cut
         activations = []
-        for block, mode in zip(self.blocks, training, strict=False):
+        for block, mode, stops in zip(self.blocks, training, cuts, strict=False):
             activation = block(x, training=mode)
             activations.append(activation)
-            x = ops.stop_gradient(activation) if cut else activation
-        return [*activations, ops.cast(self.head(x, training=training[-1]), "float32")]
+            x = ops.stop_gradient(activation) if stops else activation
+        outputs = self.head(x, training=training[-1])
+        return [*activations, ops.cast(outputs, keras.config.floatx())]
 
     def call(self, inputs, training=False):
         return self.trace(inputs, training=training, cut=False)[-1]
@@ -181,6 +191,62 @@ def pre_activation(block: keras.layers.Layer, x, training: bool = False) -> tupl
     for layer in layers[:-1]:
         x = layer(x, training=training)
     return x, layers[-1](x)
+
+
+def layers_of(block: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers of a block that is a Sequential, else the block as the only one."""
+    return list(block.layers) if isinstance(block, keras.Sequential) else [block]
+
+
+def around_activation(block: keras.layers.Layer) -> tuple[list, list, list]:
+    """A block's layers before its activation layer, that layer, and those after it.
+
+    The activation is empty if there is no such layer, and so is what comes after it: the block's output
+    then stands for its pre-activation.
+
+    Raises:
+        UserError: if there is none because it is built into a layer with a kernel.
+    """
+    layers = layers_of(block)
+    for index, layer in enumerate(layers):
+        if is_activation(layer):
+            return layers[:index], [layer], layers[index + 1 :]
+        if _owns_kernel(layer) and _activation_name(layer) not in (None, "linear"):
+            raise UserError(
+                f"The rule needs pre-activations, and {layer.name!r} has {_activation_name(layer)!r} "
+                "built in: add a keras.layers.Activation after it instead."
+            )
+    return layers, [], []
+
+
+def is_activation(layer: keras.layers.Layer) -> bool:
+    """Whether the layer only applies a function to every value."""
+    return isinstance(layer, _ACTIVATION_LAYERS)
+
+
+def is_dropout(layer: keras.layers.Layer) -> bool:
+    """Whether the layer only drops values in training."""
+    return isinstance(layer, (Dropout, keras.layers.Dropout))
+
+
+def run(layers: Iterable[keras.layers.Layer], x, training: bool = False, dtype: str | None = None):
+    """The output of layers, one after the other.
+
+    Args:
+        layers: may be none.
+        x: the input.
+        training: passed on.
+        dtype: what they compute in, whatever their policy; that of their policies if None.
+    """
+    for layer in layers:
+        policy = layer.dtype_policy
+        if dtype:
+            layer.dtype_policy = dtype
+        try:
+            x = layer(x, training=training)
+        finally:
+            layer.dtype_policy = policy
+    return x
 
 
 def _build(layer, shape):

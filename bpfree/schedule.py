@@ -96,7 +96,7 @@ def refusal(schedule: str, rule) -> str | None:
         return f"Unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}."
     if schedule == "sequential" and not rule.local:
         return (
-            f"The sequential schedule trains block by block, and rule {rule.name!r} teaches its blocks "
-            "from the network's outputs: train them simultaneously."
+            f"The sequential schedule trains block by block, and rule {rule.name!r} needs all blocks at "
+            "once to teach one: train them simultaneously."
         )
     return None

@@ -27,10 +27,14 @@ RATES = ["--lr=1e-4", "--lr=3e-4", "--lr=1e-3"]
 FRESH_SEED = 100
 
 
-def sweep(directory: Path, *flags: str) -> None:
+def run(directory: Path, *flags: str) -> None:
     """Runs train.bash to its end."""
-    command = [ROOT / "train.bash", directory, *DATA, *NETWORK, *flags]
-    subprocess.run(command, check=True)
+    subprocess.run([ROOT / "train.bash", directory, *flags], check=True)
+
+
+def sweep(directory: Path, *flags: str) -> None:
+    """Sweeps over MNIST, on the network of these experiments."""
+    run(directory, *DATA, *NETWORK, *flags)
 
 
 def tune(directory: Path, rules: list[str], common: list[str], epochs: int) -> None:

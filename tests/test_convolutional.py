@@ -180,3 +180,14 @@ def test_feedback_alignment_reaches_every_kernel_and_keeps_the_outputs(kind):
     assert len(rule.feedback) == len(kernels) - 1
     batch = Batch(x, np.array([0, 1, 2, 1]), np.ones(4, "float32"), None, training=False)
     np.testing.assert_allclose(rule.trace(made, batch).outputs, made(x), rtol=0, atol=1e-5)
+
+
+def test_pools_at_the_ends_of_blocks_compute_the_same():
+    """Cut behind its pools, a network has the same weights and outputs, and smaller activations."""
+    arch, x = "CONV_2_3_1_1_CONV_3_3_1_1_FC_4_FC_3", np.ones((1, 8, 8, 1), "float32")
+    first, last = (
+        architectures.get(f"{arch}{pool}", (8, 8, 1), 3, seed=0) for pool in ("", ":pool=last")
+    )
+    assert [shape[1:] for shape in first.hidden_shapes] == [(8, 8, 2), (4, 4, 3), (4,)]
+    assert [shape[1:] for shape in last.hidden_shapes] == [(4, 4, 2), (2, 2, 3), (4,)]
+    np.testing.assert_array_equal(first(x), last(x))

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 import toy
-from oracles.forward import classifier_pass, forward_forward
+from oracles.forward import classifier_pass, forward_forward, recurrent, settling
 from oracles.mlp import Problem
 
 import bpfree
+from bpfree import autodiff
 from bpfree.errors import UserError
 from bpfree.layers.hybrids import Hybrids
 from bpfree.layers.label_embedding import LabelEmbedding
@@ -230,8 +231,11 @@ def test_appended_labels_need_a_network_that_takes_them():
     "options, words",
     [
         ("mode=recurrant", "mode of 'ff'"),
+        ("mode=recurrent", "write ff_recurrent"),
         ("temperature=0", "temperature > 0"),
         ("embed=bottom", "embedded by"),
+        ("prototype=median", "stood for by"),
+        ("embed=2channel", "needs images"),
     ],
 )
 def test_mistakes_are_one_sentence(options, words):
@@ -252,3 +256,125 @@ def test_frozen_blocks_keep_their_mean_activity():
     subject.rule.lesson(subject.network, batch)
     after = toy.values(subject.rule.activities)
     assert np.array_equal(after[0], before[0]) and not np.array_equal(after[1], before[1])
+
+
+def recurrent_learner(options="", **more):
+    made = toy.learner(f"ff_recurrent:{options}" if options else "ff_recurrent", **more)
+    made.rule.wrong_labels = shifted
+    return made
+
+
+def parts_of(subject) -> tuple[list, list, list]:
+    """Blocks' `(K, b)`, the classifier's weights and the top-down kernels of a 6-5-4-3 network."""
+    values = toy.values(subject.trainable_variables)
+    return list(zip(values[:4:2], values[1:4:2], strict=True)), values[6:8], values[8:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", "iterations=3,damping=0.6,peer=0.4,norm=l2,goodness=mean,threshold=0.2,temperature=0.5"],
+)
+def test_recurrent_gradients_are_the_written_out_recursion(options):
+    subject = recurrent_learner(options)
+    x, y, w = toy.batch()
+    layers, _, top_down = parts_of(subject)
+    assert [V.shape for V in top_down] == [(4, 5), (3, 4)]
+    names = ("iterations", "damping", "norm", "peer", "goodness", "threshold", "temperature")
+    forward, backward = recurrent(
+        layers,
+        top_down,
+        np.concatenate([x, x]).astype("float64"),
+        np.concatenate([y, np.roll(y, 1, axis=1)]),
+        w / len(w),
+        [np.full(5, 0.5), np.full(4, 0.5)],
+        **{name: getattr(subject.rule, name) for name in names},
+    )
+    found = toy.values(subject.gradients(x, y, w))
+    toy.assert_close([*found[:4], *found[8:]], [*forward, *backward])
+    assert not np.any(found[4]), "the network's own head rests"
+
+
+def test_recurrent_prediction_is_the_goodness_of_iterations_three_to_five():
+    subject = recurrent_learner("layers=all")
+    x = toy.batch()[0]
+    layers, _, top_down = parts_of(subject)
+    expected = np.zeros((len(x), 3))
+    for label in range(3):
+        labels = np.tile(np.eye(3)[label], (len(x), 1))
+        course = settling(layers, top_down, x.astype("float64"), labels, 5, 0.3)
+        counted = [sum((h**2).sum(1) for h in states) for *_, states in course[2:]]
+        expected[:, label] = np.mean(counted, axis=0)
+    toy.assert_close([subject.predict(x, verbose=0)], [expected])
+    by_classifier = recurrent_learner("prediction=softmax")
+    toy.assert_close(by_classifier.rule.assess(by_classifier.network, x), [by_classifier(x)] * 2)
+
+
+def test_recurrent_blocks_learn_from_their_own_activity_alone():
+    """Of one block's surrogate, no gradient reaches another's weights, through time or connections."""
+    subject = recurrent_learner()
+    x, y, w = toy.batch()
+    batch = Batch(x, y, w, lambda outputs, weights: 0.0 * keras.ops.sum(outputs))
+    variables = subject.trainable_variables
+    for index in range(2):
+        one = lambda: subject.rule.lesson(subject.network, batch)[0][index]  # noqa: B023, E731
+        own = set(map(id, subject.rule.trained_with(subject.network, index)))
+        found = autodiff.gradients(one, variables, subject.non_trainable_variables, False)()
+        reached = {id(v) for v, g in zip(variables, toy.values(found), strict=True) if np.any(g)}
+        assert reached == own and len(own) == 3
+
+
+def test_recurrent_form_needs_dense_blocks():
+    network = bpfree.architectures.get("CONV_4_3_1_1_FC_3", (6, 6, 1), 3, activation="relu", seed=0)
+    with pytest.raises(UserError, match="perceptron"):
+        bpfree.Learner(network, "ff_recurrent", seed=0).build((None, 6, 6, 1))
+    with pytest.raises(UserError, match="all blocks at once"):
+        bpfree.Learner(toy.network(), "ff_recurrent", schedule="sequential")
+
+
+@pytest.mark.parametrize("options", ["iterations=0", "damping=1", "first=4,last=3"])
+def test_recurrent_mistakes_are_one_sentence(options):
+    with pytest.raises(UserError, match="'ff_recurrent' needs iterations"):
+        toy.learner(f"ff_recurrent:{options}")
+
+
+def test_an_example_of_weight_zero_does_not_move_the_mean_activity():
+    subject = learner()
+    x, y, w = toy.batch()
+    means = []
+    for size in (1.0, -3.0):
+        x[w == 0] = size * np.arange(6)
+        batch = Batch(x, y, w, lambda outputs, weights: 0.0 * keras.ops.sum(outputs))
+        with autodiff.isolated(subject.variables):
+            subject.rule.lesson(subject.network, batch)
+            means.append(toy.values(subject.rule.activities))
+    toy.assert_close(means[1], means[0], 1e-7)
+    assert np.abs(means[0][0] - 0.5).max() > 1e-3
+
+
+def test_a_fixed_example_stands_for_its_class():
+    layer = LabelEmbedding((2, 2, 1), 3, "2channel", prototype="fixed-example")
+    layer.build()
+    x = np.arange(24, dtype="float32").reshape(6, 2, 2, 1)
+    y = np.eye(3, dtype="float32")[[1, 1, 0, 0, 2, 1]]
+    w = np.float32([0, 2, 1, 1, 1, 1])[:, None]
+    layer.observe(x[:4], (y * w)[:4])
+    layer.observe(x[4:], y[4:])
+    found = np.array(layer(x, y))
+    np.testing.assert_array_equal(found[..., :1], x)
+    np.testing.assert_array_equal(found[..., 1:], x[[1, 1, 2, 2, 4, 1]])
+    assert layer.output_shape == (2, 2, 2)
+
+
+def test_samples_are_what_the_next_step_learns_from():
+    subject = toy.learner("ff:negatives=uniform")
+    x, y, _ = toy.batch()
+    before = toy.values(subject.variables)
+    samples = subject.rule.samples(subject.network, x, y)
+    for a, b in zip(toy.values(subject.variables), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(samples["positives"], marked(x, y))
+    wrong = samples["negatives"][:, :3]
+    assert not np.any(wrong * y) and np.all(wrong.sum(1) == 1)
+    np.testing.assert_array_equal(samples["negatives"][:, 3:], x[:, 3:])
+    learnt = subject.rule.wrong_labels(None, y)
+    np.testing.assert_array_equal(np.array(learnt), wrong)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 TRAIN = Path(__file__).resolve().parents[1] / "train.bash"
 
 # Each start notes its arguments, then carries out the next step of plan.json: Python code.

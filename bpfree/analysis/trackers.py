@@ -104,7 +104,8 @@ class LocalLoss(Tracker):
 
 class WeightAlignment(Tracker):
     """cos(K_l, F_{l−1} F_lᵀ) of the blocks from the second on, cos(K, F_L) of the head; under feedback
-    alignment cos(K, B) of each part, over all its kernels that have a B.
+    alignment cos(K, B) of each part, over all its kernels that have a B; under PEPITA
+    cos(K_1 … K_head, F), of the `network`.
 
     Else only for rules with feedback matrices and networks of Dense blocks; the first block has no such
     relation. Source: Refinetti et al. 2021, https://arxiv.org/abs/2011.12428, section 3.
@@ -116,6 +117,10 @@ class WeightAlignment(Tracker):
         if hasattr(learner.rule, "pairs"):
             yield from _with_partners(learner)
             return
+        if hasattr(learner.rule, "alignment"):
+            for place, *sides in learner.rule.alignment(learner.network):
+                yield place, cosine(*(keras.ops.convert_to_numpy(side).ravel() for side in sides))
+            return
         feedback = [keras.ops.convert_to_numpy(f) for f in getattr(learner.rule, "feedback", [])]
         if not feedback:
             return
@@ -126,6 +131,21 @@ class WeightAlignment(Tracker):
             kernel = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in kernels(layer)])
             if kernel.size == wanted.size:
                 yield place, cosine(kernel, wanted.ravel())
+
+
+class InverseResidual(Tracker):
+    """How far the kept or iterated inverse of each layer was off at the last training step, relatively.
+
+    Only for rules that invert weights (`tp itp gait`), of the layers from the second on; see
+    `bpfree.inverses`.
+    """
+
+    name = "inverse_residual"
+
+    def measure(self, learner):
+        places = [place for place, _ in parts(learner.network)][1:]
+        for place, inverse in zip(places, getattr(learner.rule, "inverses", ()), strict=False):
+            yield place, float(keras.ops.convert_to_numpy(inverse.residual))
 
 
 def _with_partners(learner) -> Iterator[tuple[str, float]]:
@@ -172,7 +192,7 @@ def batches(n: int) -> Iterator[slice]:
 
 def activations(learner, x) -> Iterator[list]:
     """Every block's activations in inference mode, of one batch of x after another."""
-    return (learner.network.trace(x[rows], training=False)[:-1] for rows in batches(len(x)))
+    return (learner.rule.activations(learner.network, x[rows]) for rows in batches(len(x)))
 
 
 def kernels(layer) -> list[keras.Variable]:

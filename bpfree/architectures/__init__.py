@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from bpfree.architectures import cnn as _cnn
+from bpfree.architectures import invertible as _invertible
 from bpfree.architectures import resnet as _resnet
 from bpfree.architectures import vgg as _vgg
 from bpfree.architectures import vit as _vit
@@ -18,15 +19,16 @@ __all__ = ["check", "get", "mlp", "names"]
 
 _FAMILIES = {
     **{name: (_vgg.vgg, _vgg.OPTIONS) for name in _vgg.STAGES},
-    **{name: (_resnet.resnet, _resnet.OPTIONS) for name in _resnet.STAGES},
+    **{name: (_resnet.resnet, _resnet.OPTIONS[name]) for name in _resnet.STAGES},
     "vit": (_vit.vit, _vit.OPTIONS),
 }
+_INVERTIBLE = ("square:", "tower:")
 _PERCEPTRONS = ["500", "500-1000-500", "500x5"]
 
 
 def names() -> list[str]:
     """What `--arch` understands, as patterns."""
-    return [*_PERCEPTRONS, _cnn.EXAMPLE, *_FAMILIES]
+    return [*_PERCEPTRONS, _cnn.EXAMPLE, *_FAMILIES, *_invertible.EXAMPLES]
 
 
 def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> BlockNetwork:
@@ -35,7 +37,8 @@ def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
     Args:
         arch: `"500-1000-500"` (an `mlp` with these hidden widths), `"500x5"` (five of 500),
             `"CONV_32_5_1_2_FC_1000_FC_10"` (see `cnn.topology`), or `vgg6b vgg8b vgg11b vgg11 vgg13
-            vgg16 resnet18 resnet34 resnet50 vit`, with options after a colon: `"vgg8b:width=0.25"`.
+            vgg16 resnet18 resnet34 resnet50 vit`, with options after a colon: `"vgg8b:width=0.25"`;
+            `"square:4"` or `"tower:784-500-200"` (see `invertible.invertible`).
         input_shape: of one example, without the batch, e.g. `(28, 28, 1)`.
         outputs: D, the number of classes or of reconstructed values.
         **options: `activation`, `batch_norm`, `dropout`, `use_bias`, `fw_init`, `problem_type`,
@@ -50,6 +53,8 @@ def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
         return mlp(arch, input_shape, outputs, **options)
     if arch.startswith("CONV_"):
         return _cnn.cnn(arch, input_shape, outputs, **options)
+    if arch.startswith(_INVERTIBLE):
+        return _invertible.invertible(arch, input_shape, outputs, **options)
     make, _ = _FAMILIES[arch.partition(":")[0]]
     return make(arch, input_shape, outputs, **options)
 
@@ -61,6 +66,8 @@ def check(arch: str) -> None:
         widths(arch)
     elif arch.startswith("CONV_"):
         _cnn.topology(arch)
+    elif arch.startswith(_INVERTIBLE):
+        _invertible.hidden(arch)
     elif name in _FAMILIES:
         _options(arch, _FAMILIES[name][1])
     else:

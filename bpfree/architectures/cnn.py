@@ -12,14 +12,18 @@ from bpfree.errors import UserError
 from bpfree.network import BlockNetwork
 
 EXAMPLE = "CONV_32_5_1_2_FC_1000_FC_10"
+POOL_LAST = ":pool=last"
 
 
 def topology(arch: str) -> list[tuple[str, list[int]]]:
     """`CONV_<channels>_<kernel>_<stride>_<padding>` and `FC_<units>`, joined by `_`, as pairs.
 
+    What may follow, `:pool=last`, is left out.
+
     Raises:
         UserError: unless it is convolutions first and then at least one `FC`.
     """
+    arch = arch.removesuffix(POOL_LAST)
     found = re.findall(r"(CONV)((?:_\d+){4})(?=_|$)|(FC)((?:_\d+))(?=_|$)", arch)
     pairs = [(c or f, [int(n) for n in (cn or fn)[1:].split("_")]) for c, cn, f, fn in found]
     kinds = [kind for kind, _ in pairs]
@@ -27,7 +31,7 @@ def topology(arch: str) -> list[tuple[str, list[int]]]:
     if whole != arch or not kinds or kinds[-1] != "FC" or kinds != sorted(kinds):
         raise UserError(
             f"Malformed topology {arch!r}: write CONV_<channels>_<kernel>_<stride>_<padding> and then "
-            f"FC_<units>, the last one the output layer, e.g. {EXAMPLE}."
+            f"FC_<units>, the last one the output layer, e.g. {EXAMPLE}, and {POOL_LAST} if you like."
         )
     if any(0 in (numbers[:3] if kind == "CONV" else numbers) for kind, numbers in pairs):
         raise UserError(f"Malformed topology {arch!r}: only a padding may be 0.")
@@ -38,7 +42,8 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
     """Convolutional blocks, each followed by a 2×2 max pool, then dense ones and the head.
 
     Block = convolution → [BN] → activation; the pool begins the next block, so that a block's signal
-    enters before the pool, as published.
+    enters before the pool, as published. With `:pool=last` it ends the block instead, as in difference
+    target propagation; the network computes the same.
 
     Args:
         arch: see `topology`; its last `FC` is the head and must have as many units as there are
@@ -54,6 +59,7 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
     `--topology`.
     """
     *hidden, (_, (last,)) = topology(arch)
+    pool_last = arch.endswith(POOL_LAST)
     parts = Parts(**options)
     parts.not_aligned(arch)
     images(arch, input_shape)
@@ -65,7 +71,8 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
     size = min(input_shape[:2])
     blocks, maps = [], True
     for index, (kind, numbers) in enumerate(hidden):
-        pool = [keras.layers.MaxPooling2D()] if index and maps else []
+        pooled = bool(index and maps)
+        pool = [keras.layers.MaxPooling2D()] if pooled and not pool_last else []
         if kind == "CONV":
             channels, kernel, stride, padding = numbers
             size = (size // 2 if index else size) + 2 * padding
@@ -76,7 +83,7 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
             pad = [keras.layers.ZeroPadding2D(padding)] if padding else []
             layers = [*pool, *(parts.drop(index) if index else []), *pad, convolution]
         else:
-            size = size // 2 if pool else size
+            size = size // 2 if pooled else size
             flat = [keras.layers.Flatten()] if maps else []
             dense = parts.dense(numbers[0], index, normed=True)
             layers = [*pool, *flat, *(parts.drop(index) if index else []), dense]
@@ -86,7 +93,9 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
                 f"Images of {input_shape[0]} by {input_shape[1]} pixels are too small for {arch!r}: use "
                 "fewer convolutions, or more padding."
             )
-        blocks.append([*layers, *parts.norm(), parts.activate()])
-    rest = [keras.layers.MaxPooling2D(), keras.layers.Flatten()] if maps else []
+        end = [keras.layers.MaxPooling2D()] if pool_last and maps else []
+        blocks.append([*layers, *parts.norm(), parts.activate(), *end])
+    rest = [] if pool_last else [keras.layers.MaxPooling2D()]
+    rest = [*rest, keras.layers.Flatten()] if maps else []
     head = [*rest, *parts.drop(len(hidden)), parts.dense(outputs, len(hidden))]
     return parts.network(blocks, head, input_shape, "cnn")

@@ -37,7 +37,7 @@ class Parts:
     cancel. Every kernel and every mask has a seed of its own, derived from its path.
 
     Attributes:
-        activation: `tanh relu swish lrelu sigmoid elu step linear`.
+        activation: `tanh relu swish lrelu sigmoid elu step linear`; `lrelu` is Keras's, of slope 0.2.
         batch_norm: whether pre-activations are normalised (Ioffe & Szegedy 2015).
         dropout: rate in [0, 1).
         use_bias: whether layers have one.

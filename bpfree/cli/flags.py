@@ -14,18 +14,20 @@ from bpfree.tuning import space
 
 HELD_OUT_TRACKERS = ("nhsic", "linear_probe")
 TRACKERS = (
-    *("bp_cosine", "local_loss", "weights", "gradients", "weight_alignment"),
+    *("bp_cosine", "local_loss", "weights", "gradients", "weight_alignment", "inverse_residual"),
     *HELD_OUT_TRACKERS,
 )
 
 _HELP = {
     "algorithm": "learning rule, with options after a colon: bp, shallow, fa, usf, brsf, frsf, dfa, sdfa, "
-    "drtp, ll (cce, mse), lw, mf, cafo, sp, ff; ll:loss=mse, dfa:recompute=true, lw:loss=predsim",
+    "drtp, ll (cce, mse), lw, mf, cafo, sp, ff, ff_recurrent, pepita, dtp, tp, itp, gait, fg; ll:loss=mse, "
+    "dfa:recompute=true, gait:ortho_reg=0.1",
     "arch": "hidden widths: 500-1000-500, 500x5; CONV_32_5_1_2_FC_1000_FC_10, vgg8b, vgg11, vgg13, vgg16, "
-    "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25",
+    "resnet18, resnet34, resnet50, vit, with options after a colon: vgg8b:width=0.25; square:4, "
+    "tower:784-500-200",
     "activation": "tanh relu swish lrelu sigmoid elu step linear",
     "batch_norm": "batch normalisation",
-    "bw_init": "feedback initialiser: ortho lecun glorot he uniform",
+    "bw_init": "feedback initialiser: ortho lecun glorot he uniform he_uniform",
     "fw_init": "forward initialiser: orthogonal lecun glorot he zeros aligned",
     "use_bias": "biases in Dense layers",
     "optimizer": "adam adamw nadam adagrad adamax lion rmsprop sgd momentum nag",

@@ -23,6 +23,20 @@ def step(x):
     return smooth + ops.stop_gradient(ops.cast(x > 0, x.dtype) - smooth)
 
 
+@keras.saving.register_keras_serializable("bpfree")
+def leaky(x):
+    """Leaky ReLU of slope 0.1: x where x ≥ 0, else x/10; its derivative at 0 is 1.
+
+    Keras's own has slope 0.2, and PyTorch's 0.01.
+
+    Args:
+        x: float tensor of any shape.
+
+    Source: Ahmad, van Gerven & Ambrogioni 2020, https://arxiv.org/abs/2006.06438.
+    """
+    return ops.where(x < 0, 0.1 * x, x)
+
+
 ACTIVATIONS = {
     "tanh": "tanh",
     "relu": "relu",
@@ -33,4 +47,5 @@ ACTIVATIONS = {
     "step": step,
     "linear": "linear",
 }
-"""The activations' names on the command line, and what Keras calls them."""
+"""The activations' names on the command line, and what Keras calls them; `lrelu` has slope 0.2, but in
+invertible networks 0.1, see `leaky`."""

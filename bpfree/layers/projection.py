@@ -20,6 +20,7 @@ INITIALIZERS: dict[str, Callable[[int, int], Initializer.Initializer]] = {
     "uniform": lambda units, seed: Initializer.RandomUniform(
         -1 / math.sqrt(units), 1 / math.sqrt(units), seed=seed
     ),
+    "he_uniform": lambda units, seed: Initializer.HeUniform(seed=seed),
 }
 """Feedback initialisers by their command-line name, from (units of the block, seed)."""
 
@@ -34,7 +35,8 @@ class RandomProjection(keras.layers.Layer):
     Args:
         outputs: D, the number of outputs of the network.
         bw_init: `ortho` (orthonormal columns where n ≥ D; Saxe et al. 2014), `lecun` (variance 1/n),
-            `glorot` (2/(n+D)), `he` (2/n), all normal; or `uniform` (±1/√n; Nøkland 2016).
+            `glorot` (2/(n+D)), `he` (2/n), all normal; `uniform` (±1/√n; Nøkland 2016) or
+            `he_uniform` (±√(6/n)).
         seed: seed of F.
         pool: whether feature maps (N, …, C) are averaged over their positions.
 

@@ -10,6 +10,7 @@ _HOMES = {
     "plot_information_plane": "plots",
     "plot_learning_rates": "plots",
     "plot_probes": "plots",
+    "plot_samples": "samples",
 }
 __all__ = sorted(_HOMES)
 

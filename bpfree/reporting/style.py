@@ -19,7 +19,7 @@ LINES = ("-", "--", ":", "-.")
 RULES = (
     *("bp", "shallow", "dfa", "sdfa", "drtp", "cce", "mse", "ll"),
     *("fa", "usf", "brsf", "frsf", "lw", "mf", "cafo", "ff"),
-    *("sp", "tp", "itp", "gait", "dtp", "fg", "pepita"),
+    *("sp", "tp", "itp", "gait", "dtp", "fg", "pepita", "ff_recurrent"),
 )
 
 

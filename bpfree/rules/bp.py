@@ -15,6 +15,7 @@ class Backpropagation(Rule):
     """
 
     name = "bp"
+    aliases = {"std": {}}
     cut = False
 
     def surrogates(self, trace: Trace) -> list:

@@ -44,11 +44,3 @@ class FeedbackAlignment(FeedbackRule):
 
     def backward(self, index: int, kernel):
         return self.feedback[index].value
-
-    def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
-        if fw_init == "aligned":
-            return (
-                "fw_init 'aligned' sets forward weights from matrices that project the outputs, and rule "
-                "'fa' has kernels instead: choose another fw_init."
-            )
-        return super().refusal(problem_type, activation, fw_init)

@@ -61,7 +61,7 @@ def in_turn(rule: Rule, network, batch: Batch, learn: Callable) -> tuple[list, l
         surrogates.append(surrogate)
         kept.append(keep)
     outputs = network.head(x, training=batch.mode(len(network.blocks)))
-    return surrogates, kept, ops.cast(outputs, "float32")
+    return surrogates, kept, ops.cast(outputs, keras.config.floatx())
 
 
 def taught(rule: Rule, network, batch: Batch, index: int, step: Callable) -> tuple[Any, Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from bpfree.errors import UserError
 from bpfree.layers.heads import head
 from bpfree.rules.local import LocalRule, in_turn
 from bpfree.rules.rule import zero
@@ -21,10 +22,15 @@ class LocalHeads(LocalRule):
     Args:
         features: feature maps are averaged down to at most so many values in front of a head, ≥ 1;
             see `bpfree.layers.heads.pooling`.
+
+    Raises:
+        UserError: for fewer than one feature.
     """
 
     def __init__(self, features: int = 2048, **kwargs):
         super().__init__(**kwargs)
+        if not features >= 1:
+            raise UserError(f"features of {self.name!r} is at least 1, received {features}.")
         self.features = features
 
     def make_heads(self, network, kinds, outputs: int | None, role: str, use_bias: bool = True):
@@ -83,7 +89,7 @@ class HeadPrediction(LocalHeads):
         return [self.score(h, index) for index, h in enumerate(activations)]
 
     def predict(self, network, x):
-        return self.combine(self.scores(network.trace(x, training=False)[:-1]))
+        return self.combine(self.scores(self.activations(network, x)))
 
     def lr_multiplier(self, variable) -> float:
         return 0.0 if id(variable) in self._unused else 1.0

@@ -44,7 +44,7 @@ class LayerWise(LocalHeads):
         temperature, base_temperature: of `supcon`, > 0.
         nhsic: what the nHSIC term refers to: none (no such term), `global` (the input) or `local` (the
             block's input).
-        nhsic_weight: λ ≥ 0.
+        nhsic_weight: λ, 0 without the term and positive with it.
 
     Raises:
         UserError: for an unknown name, a number out of range, a convolutional head on vectors or for
@@ -76,6 +76,16 @@ class LayerWise(LocalHeads):
         _check("nhsic", nhsic, NHSIC)
         if not 0 <= beta <= 1:
             raise UserError(f"beta of 'lw' lies in [0, 1], received {beta}.")
+        if not temperature > 0 or not base_temperature > 0 or not nhsic_weight >= 0:
+            raise UserError(
+                "Rule 'lw' needs temperature > 0, base_temperature > 0 and nhsic_weight ≥ 0, received "
+                f"{temperature}, {base_temperature} and {nhsic_weight}."
+            )
+        if (nhsic is None) != (nhsic_weight == 0):
+            raise UserError(
+                "The nHSIC term of 'lw' needs both nhsic (global or local) and nhsic_weight > 0, received "
+                f"{nhsic} and {nhsic_weight}."
+            )
         if head in ("conv", "conv2") and loss != "similarity":
             raise UserError(
                 f"A {head} head puts out feature maps and the loss {loss} needs vectors: use a linear "

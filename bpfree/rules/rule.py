@@ -43,6 +43,8 @@ class Rule(keras.layers.Layer):
     """Whether a block learns from itself and the targets alone, so that blocks can learn in turn."""
     stochastic = False
     """Whether the rule itself draws random numbers in a step, beyond what the network's layers do."""
+    per_block = ()
+    """Names of options that take one value for all blocks, or a list with one for each."""
     heads = ()
     """Trained auxiliary heads, one per block. Only for rules that have some."""
 
@@ -97,6 +99,10 @@ class Rule(keras.layers.Layer):
         """Class scores or reconstructed values, in the form of the head's output (N, D)."""
         return network.trace(x, training=False, cut=False)[-1]
 
+    def activations(self, network, x) -> list:
+        """`[h_1, …, h_L]` of inputs as the prediction sees them, in inference mode."""
+        return network.trace(x, training=False)[:-1]
+
     def assess(self, network, x) -> tuple[Any, Any]:
         """What `evaluate` measures: the task loss's outputs, and the scores of the other metrics.
 
@@ -108,6 +114,10 @@ class Rule(keras.layers.Layer):
     def input_shape(self, shape: tuple[int, ...], outputs: int) -> tuple[int, ...]:
         """What the network is given for examples of this shape: theirs, unless labels are appended."""
         return shape
+
+    def penalty(self, network):
+        """A scalar that the rule adds to the objective: it enters the gradient and `reg`, never `loss`."""
+        return None
 
     def parts(self, network) -> int:
         """How many parts learn in a sequential schedule: the blocks and the head."""
@@ -128,10 +138,10 @@ class Rule(keras.layers.Layer):
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         """A sentence that says why the rule cannot work there, or None."""
-        if fw_init == "aligned" and not self.projects:
+        if fw_init == "aligned" and type(self).align is Rule.align:
             return (
-                f"fw_init 'aligned' sets forward weights from feedback matrices, and rule "
-                f"{self.name!r} has none: choose another fw_init."
+                f"fw_init 'aligned' sets forward weights from matrices that project the outputs to every "
+                f"block, and rule {self.name!r} has none: choose another fw_init."
             )
         if fw_init == "zeros" and (activation == "relu" or not self.cut):
             return (

@@ -1,8 +1,9 @@
-"""Spec strings: `dfa`, `ll:loss=mse`, `dfa:recompute=true,signal_scale=0.1`."""
+"""Spec strings: `dfa`, `ll:loss=mse`, `dfa:recompute=true,signal_scale=0.1`, `dtp:sigma=[0.2,0.1]`."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from ast import literal_eval
 from typing import Any
 
@@ -10,6 +11,8 @@ from bpfree.errors import UserError
 from bpfree.rules.rule import REGISTRY, Rule
 
 _WORDS = {"true": True, "false": False, "none": None}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_COMMA = re.compile(r",(?![^\[]*\])")  # none within brackets: dtp:sigma=[0.2,0.1],beta=0.7
 
 
 def names() -> list[str]:
@@ -30,7 +33,8 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
     """The rule's class and the options that a spec string names.
 
     Raises:
-        UserError: for an unknown rule or option, or a part that is not `option=value`.
+        UserError: for an unknown rule or option, a part that is not `option=value`, or a value of another
+            kind than the option's default.
     """
     name, _, text = spec.partition(":")
     options: dict[str, Any] = {}
@@ -44,7 +48,7 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
         raise UserError(f"Unknown rule {name!r}: {hint}")
     rule = REGISTRY[name]
     known = [option for option in rule.options() if option != "seed"]
-    for part in text.split(",") if text else []:
+    for part in _COMMA.split(text) if text else []:
         option, equals, value = part.partition("=")
         if not equals or option not in known:
             raise UserError(
@@ -52,6 +56,12 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
                 f"with an option among {', '.join(known) or '(it has none)'}."
             )
         options[option] = _value(value)
+        default = rule.options()[option]
+        listed = option in rule.per_block and isinstance(options[option], list)
+        if not all(_fits(v, default) for v in (options[option] if listed else [options[option]])):
+            raise UserError(
+                f"Rule {name!r} received {part!r}, and {option} is {_KINDS[type(default)]}, like {default}."
+            )
     return rule, options
 
 
@@ -75,6 +85,13 @@ def get(spec: str | Rule, **options) -> Rule:
     if unknown:
         raise UserError(f"Rule {rule.name!r} has no option {', '.join(sorted(unknown))}.")
     return rule(**{**options, **parsed})
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind, where that is a number or a truth value."""
+    if type(default) is float:
+        return type(value) in (int, float)
+    return type(default) not in _KINDS or type(value) is type(default)
 
 
 def _value(text: str) -> Any:

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
+from bpfree.precision import full
 
 Tensor = Any
 
@@ -27,6 +28,7 @@ class Batch:
         loss: the compiled loss as a function `(outputs, weights) -> scalar` of these targets.
         training: whether dropout and batch statistics are in training mode.
         stage: the only block that learns, L for the head; None if all do.
+        losses: the compiled loss of every example as a function `outputs -> (N,)`, unweighted.
         error: ∂ loss / ∂ outputs (N, D), where it is known before the pass; else None.
     """
 
@@ -36,6 +38,7 @@ class Batch:
     loss: Callable[[Tensor, Tensor], Tensor]
     training: bool = True
     stage: int | None = None
+    losses: Callable[[Tensor], Tensor] | None = None
     error: Tensor | None = None
 
     @property
@@ -55,11 +58,20 @@ class Batch:
     @property
     def shares(self) -> Tensor:
         """w_n / N, shape (N,): what each example counts for in the batch."""
-        return self.weights / ops.cast(ops.shape(self.weights)[0], "float32")
+        return self.weights / ops.cast(ops.shape(self.weights)[0], self.weights.dtype)
 
     def mean(self, per_example: Tensor) -> Tensor:
         """The weighted mean over the batch, `1/N Σ_n w_n v_n`, of values (N,)."""
-        return ops.sum(self.shares * ops.cast(per_example, "float32"))
+        per_example = full(per_example)
+        weighted = ops.cast(self.weights, per_example.dtype) * per_example
+        return ops.sum(weighted) / ops.cast(ops.shape(weighted)[0], weighted.dtype)
+
+    def average(self, values: Tensor) -> Tensor:
+        """`Σ_n w_n v_n / Σ_n w_n` of values (N, …): for statistics, whose size no weight should change."""
+        values = ops.cast(values, "float32")
+        weights = ops.reshape(self.weights, (-1, *[1] * (len(values.shape) - 1)))
+        total = ops.maximum(ops.sum(self.weights), 1e-12)
+        return ops.sum(weights * values, axis=0) / total
 
     def targets(self, outputs: int) -> Tensor:
         """The targets as float32 (N, outputs): one-hot if they are labels."""

@@ -179,9 +179,14 @@ class HyperModel(keras_tuner.HyperModel):
         if all(refusals):
             raise UserError(refusals[0])
         if "sequential" in self.choices["schedule"]:
-            for arch, per_block in product(self.choices["arch"], self.choices["epochs_per_block"]):
-                network = architectures.get(arch, self.input_shape, self.outputs)
-                schedule.share(len(network.blocks) + 1, self.epochs, per_block or None)
+            for arch, spec in product(self.choices["arch"], self.choices["algorithm"]):
+                rule = rules.get(spec)
+                if schedule.refusal("sequential", rule):
+                    continue
+                shape = rule.input_shape(self.input_shape, self.outputs)
+                parts = rule.parts(architectures.get(arch, shape, self.outputs))
+                for per_block in self.choices["epochs_per_block"]:
+                    schedule.share(parts, self.epochs, per_block or None)
 
 
 def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence) -> None:

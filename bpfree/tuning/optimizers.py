@@ -6,6 +6,7 @@ import difflib
 import re
 
 import keras
+from keras import ops
 
 from bpfree.errors import UserError
 
@@ -22,6 +23,34 @@ OPTIMIZERS = {
     "nag": ("SGD", {"momentum": 0.9, "nesterov": True}),
 }
 """Keras's class and arguments by name; `momentum` and `nag` (Nesterov's) use 0.9."""
+
+
+@keras.saving.register_keras_serializable("bpfree")
+class Uncorrected(keras.optimizers.schedules.LearningRateSchedule):
+    """`lr (1 − β₁ᵗ) / √(1 − β₂ᵗ)` at step t = 1, 2, …: Adam without bias correction, once in Keras's Adam.
+
+        Adam(Uncorrected(lr, 0.9, 0.99), beta_1=0.9, beta_2=0.99, epsilon=1e-8)
+
+    steps by lr m / (√v + ε), the first time by lr sign(g); it is what GAIT-prop was published with.
+
+    Args:
+        lr: > 0.
+        beta_1, beta_2: the optimizer's.
+    """
+
+    def __init__(self, lr: float, beta_1: float = 0.9, beta_2: float = 0.99):
+        super().__init__()
+        self.lr = lr
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+
+    def __call__(self, step):
+        t = ops.cast(step, keras.config.floatx()) + 1
+        return self.lr * (1 - self.beta_1**t) / ops.sqrt(1 - self.beta_2**t)
+
+    def get_config(self):
+        return {"lr": self.lr, "beta_1": self.beta_1, "beta_2": self.beta_2}
+
 
 _SCHEDULE = re.compile(r"multistep(?::(\d+(?:-\d+)*))?")
 

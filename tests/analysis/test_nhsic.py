@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import toy
-from contract.specs import SPECS
 from keras import ops
 
 from bpfree import analysis, autodiff
@@ -189,8 +188,8 @@ def looking(x, y):
     return [trackers.get(name, x, y) for name in ("nhsic", "linear_probe")]
 
 
-@pytest.mark.parametrize("rule", SPECS)
-def test_every_rule_has_the_columns(rule):
+@pytest.mark.parametrize("rule", ["bp", "dfa", "ff", "sp"])
+def test_rules_have_the_columns(rule):
     x, y, _ = toy.batch(40)
     learner = toy.learner(rule)
     found = {}

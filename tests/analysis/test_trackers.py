@@ -160,4 +160,4 @@ def test_unknown_tracker_is_one_sentence(batch):
 def test_the_command_line_offers_what_there_is():
     from bpfree.cli.flags import TRACKERS
 
-    assert sorted(TRACKERS) == sorted([*NAMES, "nhsic", "linear_probe"])
+    assert sorted(TRACKERS) == sorted([*NAMES, "inverse_residual", "nhsic", "linear_probe"])

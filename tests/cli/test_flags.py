@@ -10,6 +10,8 @@ from bpfree.cli import flags
 from bpfree.errors import UserError
 from bpfree.tuning import space
 
+pytestmark = pytest.mark.once
+
 
 def parse(*arguments):
     return flags.parse(["tune.py", *arguments], "a program")

@@ -6,6 +6,9 @@ from oracles.mlp import Problem
 
 from bpfree import rules
 
+COMBINED = ("fg",)
+"""Rules whose aliases only combine options that have tests of their own."""
+
 
 def _names() -> list[str]:
     # Rules that other tests define are theirs to test.
@@ -13,18 +16,25 @@ def _names() -> list[str]:
     differing = [
         alias
         for alias, (name, preset) in rules.aliases().items()
-        if name in names and any(rules.parse(name)[0].options()[k] != v for k, v in preset.items())
+        if name in names
+        and name not in COMBINED
+        and any(rules.parse(name)[0].options()[k] != v for k, v in preset.items())
     ]
     return [*names, *differing]
 
 
-SPECS = [*_names(), "dfa:recompute=true"]
+_SHORTER = {"ff_recurrent": "ff_recurrent:iterations=2,first=1,last=2"}
+"""Rules whose default would be a long program, as the contract tries them."""
+
+SPECS = [*(_SHORTER.get(name, name) for name in _names()), "dfa:recompute=true"]
 """Every rule, every alias that is more than another word for it, and options with code of their own."""
 
 
 def problem(learner, x, y, w, task: str = "cce") -> Problem:
     """The batch and the learner's present weights, for a closed form."""
     feedback = toy.values(getattr(learner.rule, "feedback", []))
+    for path in getattr(learner.rule, "feedback_paths", []):
+        feedback += toy.values([path.kernel, path.bias])
     weights = toy.values(learner.network.trainable_variables)
     own = toy.values(learner.trainable_variables[len(weights) :])
     return Problem(weights, feedback, x, y, w, task, own)

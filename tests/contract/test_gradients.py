@@ -26,10 +26,18 @@ OPTIONS = [
     "sp:loss=argmax,scale=dot",
     "sp:loss=topk,k=3",
     "sp:loss=soft",
+    "pepita:use_sign_error=true,output_error=first,f_scale=0.5",
+    "dtp:iterations=0",
+    "dtp:iterations=0,difference=false,beta=0.3",
+    "itp:propagate=finite,gamma=0.1",
+    "gait:gamma=0.2",
+    "fg:space=weight",
+    "fg:space=avg-weight",
+    "fg:target=local,guess=global",
 ]
 """Further spec strings, held against their closed form only."""
 
-OWN_PREDICTION = ("mf", "cafo", "ff")
+OWN_PREDICTION = ("mf", "cafo", "ff", "ff_recurrent")
 """Rules that do not ask the network's head."""
 
 
@@ -59,8 +67,8 @@ def learner(request, learners):
 @pytest.fixture
 def drawn_apart(learner):
     """Skips rules that draw something for every example: see their own tests."""
-    if learner.spec == "ff":
-        pytest.skip("another wrong label is drawn for every example, in the batch's order")
+    if learner.rule.name in ("ff", "ff_recurrent", "dtp"):
+        pytest.skip("something else is drawn for every example, in the batch's order")
 
 
 @pytest.fixture
@@ -73,7 +81,9 @@ def check_closed_form(learner, spec, task, **options):
     expected = oracle(spec, learner, x, y, w, task)
     if expected is None:
         pytest.skip(f"rule {spec!r} has no closed form in tests/oracles")
-    toy.assert_close(learner.gradients(x, y, w, **options), expected)
+    # PEPITA's is a difference of two passes, which loses the digits that they share.
+    tolerance = 1e-4 if learner.rule.name == "pepita" else 1e-5
+    toy.assert_close(learner.gradients(x, y, w, **options), expected, tolerance)
 
 
 def test_closed_form(learner):
@@ -106,7 +116,7 @@ def test_no_gradient_is_missing(learner, gradients):
     assert [g.shape for g in found] == [tuple(v.shape) for v in learner.trainable_variables]
     assert all(np.isfinite(g).all() for g in found)
     head = len(learner.network.trainable_variables) - 1
-    if learner.spec not in OWN_PREDICTION:
+    if learner.rule.name not in OWN_PREDICTION:
         assert np.abs(found[head]).max() > 1e-3, "the head learns from the task loss"
 
 
@@ -169,7 +179,9 @@ def linear_loss(y_true, y_pred):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_locality(spec):
-    """Where gradients are cut, later weights reach a block through the output error alone."""
+    """Where gradients are cut, later weights reach a block through the output error alone, or targets."""
+    if spec.startswith("ff_recurrent"):
+        pytest.skip("later blocks speak to earlier ones, without a gradient: see its own tests")
     # Hard negatives come from the classifier, and so from all blocks.
     spec = "ff:negatives=uniform" if spec == "ff" else spec
     learner = toy.learner(spec, loss=linear_loss)
@@ -179,7 +191,7 @@ def test_locality(spec):
     for variable in (v for v in learner.trainable_variables if id(v) not in own):
         variable.assign(variable * -1.7 + 0.1)
     after = toy.values(learner.gradients(*batch))
-    if learner.rule.cut:
+    if learner.rule.cut and spec != "dtp":
         toy.assert_close(after[:2], before[:2], 1e-7)
     else:
         assert np.abs(after[0] - before[0]).max() > 1e-3

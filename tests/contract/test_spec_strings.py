@@ -52,6 +52,13 @@ def test_get_gives_the_spec_precedence_over_options():
         ("dfa:seed=3", "does not understand 'seed=3'"),
         ("dfa:bw_init=orto", "Unknown feedback initialiser 'orto'"),
         ("ll:loss=huber", "has the losses cce, mse, received 'huber'"),
+        ("dfa:recompute=yes", "received 'recompute=yes', and recompute is true or false"),
+        ("lw:beta=high", "beta is a number"),
+        ("sp:k=2.5", "k is a whole number"),
+        ("lw:features=0", "features of 'lw' is at least 1"),
+        ("lw:temperature=0", "needs temperature > 0"),
+        ("lw:nhsic=global", "nhsic_weight > 0"),
+        ("ff:threshold=width", "threshold of 'ff' is a number"),
         (3, "received 3"),
     ],
 )

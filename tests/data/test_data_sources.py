@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits
 from bpfree import data
 from bpfree.errors import UserError
 
+pytestmark = pytest.mark.once
+
 # ---------------------------------------------------------------- names
 
 

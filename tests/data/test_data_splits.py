@@ -8,6 +8,8 @@ from bpfree.data.dataset import Pair, Raw
 from bpfree.data.splits import split
 from bpfree.errors import UserError
 
+pytestmark = pytest.mark.once
+
 # 300 examples that are their own number, in three classes of 60 %, 30 % and 10 %.
 Y = np.repeat([0, 1, 2], [180, 90, 30])
 SHARES = np.array([0.6, 0.3, 0.1])

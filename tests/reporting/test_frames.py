@@ -12,6 +12,8 @@ from bpfree.errors import UserError
 from bpfree.reporting import histories, leaderboard, results
 from bpfree.tuning.records import Experiment, write_json
 
+pytestmark = pytest.mark.once
+
 CONFIGURATION = {
     "dataset": "digits", "objective": "val_error", "score": "best", "seed": 9,
     "num_epochs": 3, "lr": [0.1, 0.01], "use_xla": True, "reg": None,

@@ -23,6 +23,8 @@ from bpfree.reporting import (
 from bpfree.reporting.metrics import label
 from bpfree.tuning.objective import direction
 
+pytestmark = pytest.mark.once
+
 
 def history(rule, execution, values, **columns):
     return [
@@ -107,7 +109,7 @@ def test_a_rule_looks_the_same_in_every_figure(frame):
 
 def test_no_two_rules_look_alike():
     looks = {tuple(style.rule_look(rule).values()) for rule in style.RULES}
-    assert len(looks) == len(style.RULES) == 23
+    assert len(looks) == len(style.RULES) == 24
     assert style.RULES[:8] == ("bp", "shallow", "dfa", "sdfa", "drtp", "cce", "mse", "ll")
     okabe_ito = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00",
                  "#cc79a7", "#999999"}  # fmt: skip

@@ -17,6 +17,8 @@ import pytest
 from bpfree.errors import UserError
 from bpfree.tuning.records import Experiment, read_json, write_atomic, write_json
 
+pytestmark = pytest.mark.once
+
 FAKE_SWEEP = Path(__file__).with_name("fake_sweep.py")
 HYPERPARAMETERS = {"algorithm": "dfa", "lr": 0.1, "batch_norm": False}
 

@@ -9,6 +9,8 @@ import scipy.stats
 from bpfree.errors import UserError
 from bpfree.tuning.statistics import holm, paired_difference, summary
 
+pytestmark = pytest.mark.once
+
 VALUES = [1.62, 1.71, 1.80, 1.69, 1.78]
 
 

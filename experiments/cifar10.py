@@ -1,0 +1,42 @@
+"""CIFAR-10 with a VGG8B whose blocks learn from local losses, against backpropagation.
+
+    python experiments/cifar10.py runs/cifar10 --data_dir <prepared TensorFlow Datasets>
+    python experiments/cifar10.py runs/small --arch vgg8b:width=0.25,hidden=256 --examples_frac 0.1 \\
+        --num_epochs 20 --data_dir …
+
+The recipe of Nøkland & Eidnes 2019: Adam at 5e-4, divided by 10 after half and three quarters of the
+epochs, batch 128, dropout 0.2, batch normalisation, flips and crops; the epoch with the least
+validation error (a tenth of the training images) is tested. Resumes where it was if run again; flags
+that are not named below go on to tune.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mnist import run
+
+RECIPE = [
+    *("--dataset=cifar10", "--batch_size=128", "--activation=relu", "--batch_norm"),
+    *("--reg_rate=0.2", "--lr=5e-4", "--lr_schedule=multistep", "--fw_init=he"),
+    *("--augment=flip", "--augment=crop", "--objective=val_error"),
+]
+RULES = ["bp", "lw:loss=cross_entropy", "lw:loss=predsim"]
+
+
+def main() -> None:
+    """Trains every rule with the recipe; the leaderboard of train.bash is the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--arch", default="vgg8b")
+    parser.add_argument("--num_epochs", type=int, default=400)
+    parser.add_argument("--rule", action="append", help="repeatable [bp and both losses of lw]")
+    options, common = parser.parse_known_args()
+    rules = [f"--algorithm={rule}" for rule in options.rule or RULES]
+    shape = [f"--arch={options.arch}", f"--num_epochs={options.num_epochs}"]
+    run(options.directory, *RECIPE, *rules, *shape, *common)
+
+
+if __name__ == "__main__":
+    main()
