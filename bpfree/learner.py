@@ -202,7 +202,8 @@ class Learner(keras.Model):
             outputs, scores = self.rule.assess(self.network, inputs[0])
             return {"outputs": outputs, "scores": scores}
         surrogates, outputs = self._lesson(self.rule, *inputs)
-        return {"outputs": outputs, "scores": outputs, "surrogate": self._chosen(surrogates)}
+        scores = self.rule.training_scores(self.network, inputs[0], outputs)
+        return {"outputs": outputs, "scores": scores, "surrogate": self._chosen(surrogates)}
 
     def _chosen(self, surrogates):
         """The sum of the surrogates that are learned from at this stage."""

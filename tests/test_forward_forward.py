@@ -57,6 +57,19 @@ def test_gradients_by_hand(options):
     toy.assert_close(subject.gradients(x, y, w)[:4], expected)
 
 
+@pytest.mark.parametrize("measured", ["prediction", "classifier"])
+def test_training_metrics_are_of_the_rule_s_own_prediction(measured):
+    """Or of its classifier; in both cases before the step, and without the true label."""
+    subject = learner(
+        f"training_metrics={measured}", compile={"metrics": [keras.metrics.MeanSquaredError()]}
+    )
+    x, y, _ = toy.batch()
+    outputs, scores = subject.rule.assess(subject.network, x)
+    expected = toy.values([scores if measured == "prediction" else outputs])[0]
+    logs = toy.step(subject, x, y)
+    assert logs["mean_squared_error"] == pytest.approx(np.mean((expected - y) ** 2), rel=1e-4)
+
+
 def test_the_loss_of_tiny_weights_is_known():
     """(softplus(2) + softplus(−2))/2 = 1.127 at threshold 2."""
     subject = learner("goodness=mean,threshold=2,peer=0")

@@ -7,6 +7,7 @@ import math
 import keras
 from keras import ops
 
+from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch
@@ -18,6 +19,7 @@ CHOICES = {
     "negatives": ("hard", "uniform"),
     "prediction": ("goodness", "softmax"),
     "layers": ("auto", "all", "skip-first"),
+    "training_metrics": ("prediction", "classifier"),
 }
 
 
@@ -31,8 +33,8 @@ class GoodnessRule(Rule):
     with weighted means over the batch. The second, the peer term, equalises the units' mean activities m
     (running, over positives, m ← 0.9 m + 0.1 batch mean, from ½), and reaches the pre-activations z past
     the activation. A linear classifier learns from the task loss, on normalised activities that know no
-    label; its outputs are what the logged loss and the training metrics are of. The network's own head is
-    not used. Gradients stop at every block's input and at the classifier's.
+    label; its outputs are what the logged loss is of. The network's own head is not used. Gradients stop at
+    every block's input and at the classifier's.
 
     Args:
         goodness: `sum` or `mean` of squares.
@@ -46,6 +48,8 @@ class GoodnessRule(Rule):
             (`softmax`), one pass.
         layers: which ones the goodness and the classifier count: `all`, `skip-first`, or `auto`: without
             the first where there are three or more.
+        training_metrics: metrics logged in training are the rule's own `prediction`'s, from K more passes
+            without gradients, or, for nothing, the `classifier`'s.
         train_blocks: false leaves the blocks random, the control.
 
     Raises:
@@ -67,11 +71,12 @@ class GoodnessRule(Rule):
         peer: float = 0.03,
         prediction: str = "goodness",
         layers: str = "auto",
+        training_metrics: str = "prediction",
         train_blocks: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        named = (goodness, norm, negatives, prediction, layers)
+        named = (goodness, norm, negatives, prediction, layers, training_metrics)
         for (option, allowed), value in zip(CHOICES.items(), named, strict=True):
             self.check_choice(option, value, allowed)
         if not (threshold is None or isinstance(threshold, (int, float))):
@@ -84,6 +89,7 @@ class GoodnessRule(Rule):
         self.goodness, self.threshold, self.temperature = goodness, threshold, temperature
         self.norm, self.negatives, self.peer = norm, negatives, peer
         self.prediction, self.layers, self.train_blocks = prediction, layers, train_blocks
+        self.training_metrics = training_metrics
 
     def check_choice(self, option: str, value, allowed) -> None:
         """Raises a UserError unless the option's value is among those allowed."""
@@ -196,6 +202,12 @@ class GoodnessRule(Rule):
         logits = self.classify(self.activations(network, x))
         by_classifier = self.prediction == "softmax"
         return logits, logits if by_classifier else self.goodness_by_label(network, x)
+
+    def training_scores(self, network, x, outputs):
+        if self.prediction == "softmax" or self.training_metrics == "classifier":
+            return outputs
+        with isolated([*self.variables, *network.variables]):
+            return ops.stop_gradient(self.goodness_by_label(network, x))
 
     def every_label(self, x):
         """Inputs (K·N, …) and one-hot labels (K·N, K): all inputs with the first label, the second, …"""

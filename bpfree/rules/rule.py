@@ -111,6 +111,10 @@ class Rule(keras.layers.Layer):
         scores = self.predict(network, x)
         return scores, scores
 
+    def training_scores(self, network, x, outputs):
+        """What the metrics that training logs are of: the lesson's outputs, unless the prediction differs."""
+        return outputs
+
     def input_shape(self, shape: tuple[int, ...], outputs: int) -> tuple[int, ...]:
         """What the network is given for examples of this shape: theirs, unless labels are appended."""
         return shape
