@@ -37,13 +37,25 @@ def test_readme_names_the_two_commands():
     assert all(re.search(rf"^{target}\b.*:", makefile, re.MULTILINE) for target in targets)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/GUIDE.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/GUIDE.md", "docs/EXTENDING.md"])
 def test_python_blocks_run(document, tmp_path):
     """In one process per document, as in a notebook; what needs a finished sweep is left out."""
     code = "\n".join(block for block in blocks(document, "python") if '"runs/first"' not in block)
     code = code.replace("epochs=10", "epochs=1").replace("epochs=5", "epochs=1")
     assert "import bpfree" in code
     run([sys.executable, "-c", code], tmp_path)
+
+
+def test_a_rule_in_a_file_of_one_s_own_is_swept(tmp_path):
+    """The command of docs/EXTENDING.md with its plugin, on a small grid."""
+    (plugin,) = [b for b in blocks("docs/EXTENDING.md", "python") if "class TernaryDFA" in b]
+    (tmp_path / "ternary.py").write_text(plugin)
+    (command,) = blocks("docs/EXTENDING.md", "bash")
+    small = "--arch=8 --activation=tanh --nobatch_norm --bw_init=ortho --reg_rate=0 --lr=1e-3"
+    more = "--num_epochs=1 --executions_per_trial=1 --examples_frac=0.2 --nouse_xla"
+    flags = [*shlex.split(command)[2:], *small.split(), *more.split()]
+    printed = run([sys.executable, ROOT / "tune.py", *flags], tmp_path)
+    assert "ternary:threshold=0.3" in printed and "bp" in printed
 
 
 @pytest.mark.slow
