@@ -44,9 +44,7 @@ def results(directory: str | os.PathLike) -> pd.DataFrame:
     return _frame(rows, [*_PLACE, "state", "finished", *_OUTCOME, "failure"])
 
 
-def histories(
-    directory: str | os.PathLike, trials: Collection[str] | None = None
-) -> pd.DataFrame:
+def histories(directory: str | os.PathLike, trials: Collection[str] | None = None) -> pd.DataFrame:
     """One row per execution and epoch, sorted by project, index, execution and epoch.
 
     Columns: `project, trial, index, execution, epoch` (from 1); one per hyperparameter and per
