@@ -49,6 +49,8 @@ def render(directories: Sequence[str | os.PathLike]) -> str:
     found = {e.path.resolve(): e for directory in directories for e in projects(directory)}
     shown = [Project(experiment) for experiment in found.values()]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    # Bokeh refers back to what came before: keys keep their order.
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     template = environment.from_string(_resource("page.html"))
     return template.render(
         generator=GENERATOR,
