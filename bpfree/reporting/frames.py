@@ -128,7 +128,7 @@ def _result(
         _choices(trial),
         settings,
         outcome,
-        result.get("metrics", {}),
+        mapping(result.get("metrics")),
         _test(execution) if execution else {},
         {"failure": failure[-1] if failure else None},
     )
@@ -150,7 +150,7 @@ def _choices(trial: Trial) -> dict[str, Any]:
 
 def _settings(project: Experiment) -> dict[str, Any]:
     """What was fixed for the whole project."""
-    configuration = project.record().get("configuration", {})
+    configuration = mapping(project.record().get("configuration"))
     return {
         name: value
         for name, value in configuration.items()
@@ -161,6 +161,11 @@ def _settings(project: Experiment) -> dict[str, Any]:
 def _test(execution: Execution) -> dict[str, Any]:
     test = execution.test() or {}
     return {f"test_{name.removeprefix('test_')}": value for name, value in test.items()}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one: files may be anybody's."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_scalar(value: Any) -> bool:

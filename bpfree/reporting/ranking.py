@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bpfree.errors import UserError
-from bpfree.reporting.frames import projects, require, results
+from bpfree.reporting.frames import mapping, projects, require, results
 from bpfree.tuning.objective import direction
 from bpfree.tuning.records import Experiment
 from bpfree.tuning.statistics import summary
@@ -95,13 +95,13 @@ def varying(project: Experiment) -> list[str]:
 
 def objective(record: Mapping[str, Any]) -> str:
     """The name of what an experiment selects on; `record` is its `experiment.json`."""
-    named = record.get("configuration", {}).get("objective", "score")
+    named = mapping(record.get("configuration")).get("objective", "score")
     return named.get("name", "score") if isinstance(named, Mapping) else str(named)
 
 
 def is_maximised(record: Mapping[str, Any]) -> bool:
     """Whether more of the objective is better: by the recorded direction, or else by its name."""
-    configuration = record.get("configuration", {})
+    configuration = mapping(record.get("configuration"))
     for place in (record, configuration, configuration.get("objective")):
         if isinstance(place, Mapping) and place.get("direction") in ("min", "max"):
             return place["direction"] == "max"

@@ -363,8 +363,9 @@ class Trial:
         self.index = int(path.name.split("-")[0])
         record = read_json(self._file, set_aside=not read_only) or {}
         if hyperparameters is None:
-            hyperparameters = record.get("hyperparameters", {})
-        self.hyperparameters: dict[str, Any] = dict(hyperparameters)
+            hyperparameters = record.get("hyperparameters")
+        known = isinstance(hyperparameters, Mapping)
+        self.hyperparameters: dict[str, Any] = dict(hyperparameters) if known else {}
         self.state: str = record.get("state", "pending")
         self.score: float | None = record.get("score")
         self.scores: list[float] = record.get("scores", [])

@@ -40,7 +40,9 @@ class Browser:
         self._process = subprocess.Popen(command, **quiet)
         try:
             port, path = await self._address()
-            self._socket = await websocket_connect(f"ws://127.0.0.1:{port}{path}", max_message_size=2**28)
+            self._socket = await websocket_connect(
+                f"ws://127.0.0.1:{port}{path}", max_message_size=2**28
+            )
             self._reader = asyncio.create_task(self._read())
             [target] = [
                 target
@@ -131,7 +133,11 @@ class Browser:
         if method == "Runtime.exceptionThrown":
             details = event["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
+        elif method == "Runtime.consoleAPICalled" and event["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
             self.errors.append(str([a.get("value", a.get("description")) for a in event["args"]]))
         elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
             self.errors.append(event["entry"]["text"])

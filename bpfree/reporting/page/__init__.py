@@ -1,7 +1,7 @@
 """The report page: one self-contained HTML file about an experiment, or several side by side.
 
-What is said is in `contents`, what is drawn in `charts`; `page.html`, `page.css` and `page.js` are what a
-browser gets, with Bokeh's scripts beside them. Nothing is loaded from elsewhere.
+`project` reads the records; `sentences`, `tables` and `drawings` (with `charts`) are what is said, listed and
+drawn; `page.html`, `page.css` and `page.js` show it, with Bokeh's script in the same file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from bokeh.resources import Resources
@@ -18,7 +19,8 @@ from markupsafe import Markup
 
 from bpfree.errors import UserError
 from bpfree.reporting.frames import projects
-from bpfree.reporting.page.contents import Project, side_by_side, view
+from bpfree.reporting.page import drawings, sentences, tables
+from bpfree.reporting.page.project import Project
 from bpfree.tuning.records import write_atomic
 
 GENERATOR = "bpfree.report"
@@ -56,11 +58,32 @@ def render(directories: Sequence[str | os.PathLike]) -> str:
         generator=GENERATOR,
         title=" · ".join(project.name for project in shown),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        projects=[view(project) for project in shown],
-        side_by_side=side_by_side(shown) if len(shown) > 1 else None,
+        projects=[_view(project) for project in shown],
+        side_by_side=tables.side_by_side(shown) if len(shown) > 1 else None,
         css=Markup(_resource("page.css")),
         scripts=[Markup(script) for script in (*_bokeh(), _resource("page.js"))],
     )
+
+
+def _view(project: Project) -> dict[str, Any]:
+    """What the template shows of a project."""
+    return {
+        "name": project.name,
+        "objective": project.label(project.objective),
+        "verdict": sentences.verdict(project),
+        "figures": sentences.figures(project),
+        "counts": sentences.counts(project),
+        "caveats": list(sentences.caveats(project)),
+        "missing": list(sentences.missing(project)),
+        "chosen": tables.chosen(project),
+        "comparisons": tables.comparisons(project),
+        "groups": list(drawings.groups(project)),
+        "heat_maps": list(tables.heat_maps(project)),
+        "trials": tables.trials(project),
+        "failures": tables.failures(project),
+        "facts": tables.facts(project),
+        "settings": tables.settings(project),
+    }
 
 
 def _bokeh() -> list[str]:

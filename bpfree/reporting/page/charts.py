@@ -6,43 +6,43 @@ axis label may be mathematics to Bokeh.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from bokeh.embed import json_item
-from bokeh.models import BasicTicker, FixedTicker, HoverTool, Range1d
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    FixedTicker,
+    Glyph,
+    HoverTool,
+    Line,
+    Range1d,
+    Scatter,
+    Segment,
+    VArea,
+)
 from bokeh.plotting import figure
 
 from bpfree.reporting import courses, style
 
 MOST_POINTS = 150  # of a curve: more than a phone has pixels for
 _HEIGHT = 300
+_WIDE_RANGE = 5  # from the least mean to the largest: a logarithmic axis shows more
+_ASIDE = 0.035  # decades by which the outermost of several points at one learning rate is moved
 _DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashdot"}
+_BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 _GLYPHS = {None: "circle", "o": "circle", "^": "triangle", "s": "square"}
+_SIGNS = {None: "", "o": "●", "^": "▲", "s": "■"}
+_NAME, _MEAN = ("", "$name"), ("mean", "@mean{0.[0000]}")
+_SPREAD = [("95 % interval", "@low{0.[0000]} to @high{0.[0000]}"), ("n", "@n")]
 
 
-@dataclass
-class Chart:
-    """A figure and the words around it.
-
-    Attributes:
-        title: of the figure.
-        item: what `Bokeh.embed.embed_item` takes.
-        curves: name and look of each curve, for a legend.
-        note: what a reader must know about it.
-    """
-
-    title: str
-    item: dict[str, Any]
-    curves: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    note: str = ""
-
-
-@dataclass
-class Curve:
+class Curve(NamedTuple):
     """A group's mean at places on the x axis, with its spread, and how it looks."""
 
     name: str
@@ -50,49 +50,58 @@ class Curve:
     look: dict[str, Any]
 
 
+@dataclass
+class Chart:
+    """A figure and what stands beside it.
+
+    Attributes:
+        title: of the figure.
+        item: what `Bokeh.embed.embed_item` takes.
+        looks: of its curves by name, for a legend.
+    """
+
+    title: str
+    item: dict[str, Any]
+    looks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 def curves(frame: pd.DataFrame, metric: str, by: str) -> list[Curve]:
     """The mean course of a metric over epochs, per group, thinned out to what can be seen."""
-    if metric not in frame or not pd.to_numeric(frame[metric], errors="coerce").notna().any():
+    values = pd.to_numeric(frame[metric], errors="coerce") if metric in frame else pd.Series()
+    if not np.isfinite(values.astype(float)).any():
         return []
     frame = courses.numeric(frame, metric)
-    found = courses.groups(frame, metric, [by])
     return [
-        Curve(name, _thinned(courses.course(group, metric)), look) for name, group, look in found
+        Curve(name, _thinned(courses.course(group, metric)), look)
+        for name, group, look in courses.groups(frame, metric, [by])
     ]
 
 
 def histories(
-    panels: Sequence[tuple[str, list[Curve]]], unit: str = "", logarithmic: bool = False
-) -> list[Chart]:
-    """Curves over epochs in panels that share the y axis; it is logarithmic where every mean is positive.
+    panels: Sequence[tuple[str, list[Curve]]], logarithmic: bool = False
+) -> Iterator[Chart]:
+    """Curves over epochs, in panels that share the y axis.
 
     Args:
         panels: title and curves of each.
-        unit: of the values, for the tooltip.
-        logarithmic: whether it may be.
+        logarithmic: whether the axis may be, where every mean is positive.
     """
     means = pd.concat([curve.points["mean"] for _, drawn in panels for curve in drawn])
-    logarithmic = logarithmic and means.min() > 0 and means.max() > 4 * means.min()
-    low, high = means.min(), means.max()
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    ends = (low / 1.15, high * 1.15) if logarithmic else (low - margin, high + margin)
-    if low >= 0 and not logarithmic:
-        ends = (0.0, ends[1])
-    charts = []
+    scale, ends = _extent(means, logarithmic)
     for title, drawn in panels:
-        plot = _figure(ends, "log" if logarithmic else "linear")
+        plot = _figure(y_axis_type=scale, y_range=Range1d(*ends))
         plot.xaxis.axis_label = "epoch"
         plot.xaxis.ticker = BasicTicker(min_interval=1)
-        tips = [("", "$name"), ("epoch", "@x"), ("mean", f"@mean{{0.[0000]}}{unit}")]
-        tips += [("95 % interval", "@low{0.[0000]} to @high{0.[0000]}"), ("n", "@n")]
-        _add_curves(plot, drawn, ends)
-        _hover(plot, tips, line_policy="nearest", mode="mouse")
-        charts.append(Chart(title, _item(plot), [(c.name, c.look) for c in drawn]))
-    return charts
+        for curve in drawn:
+            _add_band(plot, curve, ends)
+        for curve in drawn:
+            _add_course(plot, curve)
+        _hover(plot, [_NAME, ("epoch", "@x"), _MEAN, *_SPREAD], line_policy="nearest")
+        yield _chart(title, plot, drawn)
 
 
 def rates(frame: pd.DataFrame, metric: str, by: str, sign: int, tried: Sequence[float]) -> Chart:
-    """A metric against the learning rate: the best trial at each rate, its best one as a star.
+    """A metric against the learning rate: the best trial at each rate, and the best rate as a star.
 
     Args:
         frame: rows of `results` of completed trials.
@@ -103,74 +112,67 @@ def rates(frame: pd.DataFrame, metric: str, by: str, sign: int, tried: Sequence[
     """
     frame = courses.numeric(frame, metric, whole_trials=True)
     found = [
-        Curve(name, _with_ends(courses.best_per_rate(group, metric, sign)), look)
+        Curve(name, courses.best_per_rate(group, metric, sign), look)
         for name, group, look in courses.groups(frame, metric, [by])
     ]
-    means = pd.concat([curve.points["mean"] for curve in found]).dropna()
-    log = means.min() > 0 and means.max() > 5 * means.min()
-    margin = 0.08 * (means.max() - means.min()) or 0.05 * abs(means.max()) or 1.0
-    ends = (
-        (means.min() / 1.3, means.max() * 1.3)
-        if log
-        else (means.min() - margin, means.max() + margin)
-    )
-    plot = _figure(ends, "log" if log else "linear", "log")
-    plot.x_range = Range1d(min(tried) / 1.8, max(tried) * 1.8)
+    means = pd.concat([curve.points["mean"] for curve in found])
+    scale, ends = _extent(means, logarithmic=True)
+    across = Range1d(min(tried) / 1.8, max(tried) * 1.8)
+    plot = _figure(y_axis_type=scale, y_range=Range1d(*ends), x_axis_type="log", x_range=across)
     plot.xaxis.axis_label = "learning rate"
-    plot.xaxis.ticker = FixedTicker(ticks=sorted(tried))
-    plot.xaxis.major_label_overrides = {rate: f"{rate:g}" for rate in tried}
-    aside = np.linspace(-0.035, 0.035, len(found)) if len(found) > 1 else [0.0]
-    for shift, curve in zip(aside, found, strict=True):
-        points = curve.points.assign(rate=curve.points.index)
-        points.index = points.index * 10**shift  # else bars hide each other
-        bars = points.dropna(subset=["low"]).reset_index(names="x")
-        bars = bars.assign(low=bars["low"].clip(*ends), high=bars["high"].clip(*ends))
-        ink = _ink(curve.look)
-        plot.segment("x", "low", "x", "high", source=_source(bars), name=curve.name, **ink)
-        _add_line(plot, curve.name, points, curve.look)
-        _add_markers(plot, curve.name, points, curve.look, size=6)
-        best = points.loc[[(sign * points["mean"]).idxmin()]]
-        _scatter(plot, curve.name, best, curve.look, marker="star", size=17)
-    tips = [("", "$name"), ("learning rate", "@rate{%g}"), ("mean", "@mean{0.[0000]}")]
-    tips += [("95 % interval", "@low{0.[0000]} to @high{0.[0000]}"), ("n", "@n")]
-    _hover(plot, tips, formatters={"@rate": "printf"}, kind="Scatter")
-    return Chart("", _item(plot), [(c.name, c.look) for c in found])
+    _fix_ticks(plot.xaxis[0], sorted(tried))
+    shifts = np.linspace(-_ASIDE, _ASIDE, len(found)) if len(found) > 1 else [0.0]
+    for shift, curve in zip(shifts, found, strict=True):
+        _add_rates(plot, curve, shift, ends, sign)
+    tips = [_NAME, ("learning rate", "@rate{%g}"), _MEAN, *_SPREAD]
+    _hover(plot, tips, Scatter, formatters={"@rate": "printf"})
+    return _chart("", plot, found)
 
 
 def information(frame: pd.DataFrame, blocks: Sequence[str], by: str) -> Iterator[Chart]:
-    """nHSIC(Y; Z) against nHSIC(X; Z), a panel per block, from the first epoch (hollow) to the last."""
+    """nHSIC(Y; Z) against nHSIC(X; Z), a panel per block: from the first epoch (hollow) to the last."""
     for block in blocks:
-        axes = [f"nhsic_{view}/{block}" for view in "xy"]
-        plot = _figure(None)
+        plot, drawn = _figure(), []
         plot.xaxis.axis_label, plot.yaxis.axis_label = "nHSIC(X; Z)", "nHSIC(Y; Z)"
-        legend = []
+        axes = [f"nhsic_{view}/{block}" for view in "xy"]
         for name, look, course in courses.joint_courses(frame, axes, [by]):
-            if course.empty:
-                continue
-            points = _thinned(course).set_axis(["x", "y"], axis=1).reset_index()
-            name = name.rpartition(" (n=")[0]
-            plot.line("x", "y", source=_source(points), name=name, line_width=2, **_ink(look))
-            _scatter(plot, name, points.iloc[[0]], look, "x", "y", hollow=True, size=8)
-            _scatter(plot, name, points.iloc[[-1]], look, "x", "y", size=8)
-            legend.append((name, look))
-        tips = [("", "$name"), ("epoch", "@epoch"), ("X; Z", "@x{0.000}"), ("Y; Z", "@y{0.000}")]
+            if len(course):
+                points = _thinned(course).set_axis(["x", "y"], axis=1).reset_index().set_index("x")
+                drawn.append(Curve(name.rpartition(" (n=")[0], points, look))
+                _add_path(plot, drawn[-1])
+        tips = [_NAME, ("epoch", "@epoch"), ("X; Z", "@x{0.000}"), ("Y; Z", "@y{0.000}")]
         _hover(plot, tips)
-        yield Chart(block.replace("_", " "), _item(plot), legend)
+        yield _chart(block.replace("_", " "), plot, drawn)
 
 
-def _figure(ends: tuple[float, float] | None, scale: str = "linear", x_scale: str = "linear"):
-    options = {"y_range": Range1d(*ends)} if ends else {}
+def swatch(look: dict[str, Any]) -> dict[str, Any]:
+    """How a legend in HTML shows a look; `ink` is black, and white in the dark."""
+    color = look["color"]
+    dash = _BORDERS[look.get("linestyle", "-")]
+    return {
+        "color": color,
+        "ink": color == style.BLACK,
+        "dash": dash,
+        "sign": _SIGNS[look["marker"]],
+    }
+
+
+# -- parts of a figure ------------------------------------------------------------------------
+
+
+def _figure(**options):
     plot = figure(
         height=_HEIGHT,
         sizing_mode="stretch_width",
-        y_axis_type=scale,
-        x_axis_type=x_scale,
         tools="xbox_zoom,reset,save",
-        active_drag=None,
+        active_drag=None,  # a finger that drags scrolls the page
         active_scroll=None,
         toolbar_location="above",
+        toolbar_inner=True,
         **options,
     )
+    if options.get("y_axis_type") == "log":
+        _plain_ticks(plot.yaxis[0], plot.y_range.start, plot.y_range.end)
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     plot.background_fill_color = plot.border_fill_color = plot.outline_line_color = None
@@ -183,71 +185,103 @@ def _figure(ends: tuple[float, float] | None, scale: str = "linear", x_scale: st
     return plot
 
 
-def _add_curves(plot, drawn: Sequence[Curve], ends: tuple[float, float]) -> None:
-    """Bands, kept where the view is, below lines."""
-    for curve in drawn:
-        band = curve.points.dropna(subset=["low", "high"]).clip(*ends)
-        if len(band) > 1:
-            source = _source(band[["low", "high"]].reset_index(names="x"))
-            color = curve.look["color"]
-            options = {"fill_color": color, "fill_alpha": 0.16, "name": curve.name}
-            plot.varea("x", "low", "high", source=source, **options)
-    for curve in drawn:
-        whole = curve.points["n"] == curve.points["n"].max()
-        if not whole.all():  # what is left of its executions is not the same mean
-            _add_line(plot, curve.name, curve.points, curve.look, alpha=0.35)
-        _add_line(plot, curve.name, curve.points[whole], curve.look)
-        if curve.look["marker"] or len(curve.points) == 1:
-            step = max(1, len(curve.points) // 8)
-            _add_markers(plot, curve.name, curve.points.iloc[::step], curve.look, size=6)
+def _extent(means: pd.Series, logarithmic: bool) -> tuple[str, tuple[float, float]]:
+    """Scale and ends of an axis for means; intervals of few executions reach far beyond them."""
+    low, high = float(means.min()), float(means.max())
+    if logarithmic and low > 0 and high > _WIDE_RANGE * low:
+        return "log", (low / 1.25, high * 1.25)
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return "linear", (0.0 if low >= 0 else low - margin, high + margin)
 
 
-def _add_line(plot, name: str, points: pd.DataFrame, look: dict[str, Any], alpha=1.0) -> None:
-    options = {"name": name, "line_width": 2, "line_alpha": alpha, **_ink(look)}
-    plot.line("x", "mean", source=_source(points.reset_index(names="x")), **options)
+def _add_band(plot, curve: Curve, ends: tuple[float, float]) -> None:
+    band = curve.points.dropna(subset=["low", "high"])[["low", "high"]].clip(*ends)
+    if len(band) > 1:
+        _add(plot, curve, band, VArea(x="x", y1="low", y2="high", fill_alpha=0.16))
 
 
-def _add_markers(plot, name: str, points: pd.DataFrame, look: dict[str, Any], size: int) -> None:
-    _scatter(plot, name, points.reset_index(names="x"), look, size=size)
+def _add_course(plot, curve: Curve) -> None:
+    whole = curve.points["n"] == curve.points["n"].max()
+    if not whole.all():  # what is left of its executions is not the same mean
+        _add(plot, curve, curve.points, _line(curve, line_alpha=0.35))
+    _add(plot, curve, curve.points[whole], _line(curve))
+    if curve.look["marker"] or len(curve.points) == 1:
+        some = curve.points.iloc[:: max(1, len(curve.points) // 8)]
+        _add(plot, curve, some, _marks(curve))
 
 
-def _scatter(plot, name, points, look, x="x", y="mean", hollow=False, size=8, marker=None) -> None:
-    if x not in points:
-        points = points.reset_index(names="x")
-    options = {"line_color": look["color"], "fill_color": None if hollow else look["color"]}
-    marker = marker or _GLYPHS[look["marker"]]
-    plot.scatter(x, y, source=_source(points), name=name, marker=marker, size=size, **options)
+def _add_rates(plot, curve: Curve, shift: float, ends: tuple[float, float], sign: int) -> None:
+    points = curve.points.assign(rate=curve.points.index)
+    points.index = points.index * 10**shift  # else bars hide each other
+    points["low"] = points["mean"] - points["half_width"]
+    points["high"] = points["mean"] + points["half_width"]
+    bars = points.dropna(subset=["low"])[["low", "high"]].clip(*ends)
+    _add(plot, curve, bars, Segment(x0="x", x1="x", y0="low", y1="high"))
+    _add(plot, curve, points, _line(curve))
+    _add(plot, curve, points, _marks(curve))
+    best = points.loc[[(sign * points["mean"]).idxmin()]]
+    _add(plot, curve, best, _marks(curve, marker="star", size=17))
 
 
-def _hover(plot, tooltips, kind: str = "Line", **options) -> None:
-    drawn = [renderer for renderer in plot.renderers if type(renderer.glyph).__name__ == kind]
-    plot.add_tools(HoverTool(tooltips=tooltips, renderers=drawn, visible=False, **options))
+def _add_path(plot, curve: Curve) -> None:
+    _add(plot, curve, curve.points, _line(curve, y="y"))
+    _add(plot, curve, curve.points.iloc[[0]], _marks(curve, y="y", size=8), hollow=True)
+    _add(plot, curve, curve.points.iloc[[-1]], _marks(curve, y="y", size=8))
 
 
-def _tag_ink(plot) -> None:
-    """Marks what is drawn in black, which the page turns white in the dark."""
-    for renderer in plot.renderers:
-        colors = {renderer.glyph.line_color if hasattr(renderer.glyph, "line_color") else None}
-        colors.add(getattr(renderer.glyph, "fill_color", None))
-        if style.BLACK in colors:
-            renderer.glyph.tags = ["ink"]
+def _line(curve: Curve, y: str = "mean", **options) -> Line:
+    dash = _DASHES[curve.look["linestyle"]]
+    return Line(x="x", y=y, line_width=2, line_dash=dash, **options)
 
 
-def _item(plot) -> dict[str, Any]:
-    _tag_ink(plot)
-    return json_item(plot)
+def _marks(curve: Curve, y: str = "mean", size: int = 6, marker: str | None = None) -> Scatter:
+    return Scatter(x="x", y=y, size=size, marker=marker or _GLYPHS[curve.look["marker"]])
 
 
-def _ink(look: dict[str, Any]) -> dict[str, Any]:
-    return {"line_color": look["color"], "line_dash": _DASHES[look["linestyle"]]}
+def _add(plot, curve: Curve, points: pd.DataFrame, glyph: Glyph, hollow: bool = False) -> None:
+    """Adds a glyph in the curve's colour and under its name, by which the page shows and hides it.
+
+    `plot.line` and its like make four more glyphs each, for selections that there are not.
+    """
+    color = curve.look["color"]
+    if hasattr(glyph, "line_color"):
+        glyph.line_color = color
+    if hasattr(glyph, "fill_color"):
+        glyph.fill_color = None if hollow else color
+    if color == style.BLACK:
+        glyph.tags = ["ink"]  # white in the dark
+    plot.add_glyph(_source(points.reset_index(names="x")), glyph, name=curve.name)
 
 
-def _source(points: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns as arrays, of which half the usual precision is drawn."""
-    return {
+def _source(points: pd.DataFrame) -> ColumnDataSource:
+    """Columns as arrays; half the usual precision is more than can be seen."""
+    columns = {
         str(name): values.to_numpy(np.int32 if values.dtype.kind == "i" else np.float32)
         for name, values in points.items()
     }
+    return ColumnDataSource(columns)
+
+
+def _hover(plot, tooltips: list[tuple[str, str]], kind: type[Glyph] = Line, **options) -> None:
+    drawn = [renderer for renderer in plot.renderers if isinstance(renderer.glyph, kind)]
+    plot.add_tools(HoverTool(tooltips=tooltips, renderers=drawn, visible=False, **options))
+
+
+def _plain_ticks(axis, low: float, high: float) -> None:
+    """Numbers along a logarithmic axis: 1, 2 and 5 of each decade, or only 1 where decades are many."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    _fix_ticks(axis, [tick for tick in ticks if low <= tick <= high])
+
+
+def _fix_ticks(axis, ticks: Sequence[float]) -> None:
+    axis.ticker = FixedTicker(ticks=list(ticks))
+    axis.major_label_overrides = {tick: f"{tick:g}" for tick in ticks}
+
+
+def _chart(title: str, plot, drawn: Sequence[Curve]) -> Chart:
+    return Chart(title, json_item(plot), {curve.name: curve.look for curve in drawn})
 
 
 def _thinned(points: pd.DataFrame) -> pd.DataFrame:
@@ -255,20 +289,3 @@ def _thinned(points: pd.DataFrame) -> pd.DataFrame:
     if len(points) <= MOST_POINTS:
         return points
     return points.iloc[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))]
-
-
-def _with_ends(points: pd.DataFrame) -> pd.DataFrame:
-    low, high = points["mean"] - points["half_width"], points["mean"] + points["half_width"]
-    return points.assign(low=low, high=high)
-
-
-def swatch(look: dict[str, Any]) -> dict[str, str]:
-    """How a legend in HTML shows a look."""
-    marker = {None: "", "o": "●", "^": "▲", "s": "■"}[look["marker"]]
-    dash = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}[look["linestyle"]]
-    return {
-        "color": look["color"],
-        "ink": look["color"] == style.BLACK,
-        "dash": dash,
-        "marker": marker,
-    }
