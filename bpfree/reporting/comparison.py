@@ -89,7 +89,7 @@ def verdict(board: pd.DataFrame, compared: pd.DataFrame, by: str = "algorithm") 
     if not open_:
         return f"{leader} is best, and its lead over {_all(real)} is real."
     if not real:
-        return f"{leader} comes first, but whether it is better than {_all(open_)} is undecided."
+        return f"{leader} comes first, but its lead over {_all(open_)} is undecided."
     return (
         f"{leader} comes first: its lead over {listed(real)} is real, "
         f"over {listed(open_)} undecided."

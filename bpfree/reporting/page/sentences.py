@@ -21,11 +21,16 @@ def verdict(project: Project) -> str:
 
 def figures(project: Project) -> str:
     """Mean and interval of every rule, the leader first."""
-    shown = [f"{rule} {found}" for rule, found in project.headline.items()][:_MOST_FIGURES]
-    left_out = len(project.headline) - len(shown)
-    more = [f"{left_out} more below"] if left_out else []
-    start = f"{project.compared_on.capitalize()}: "
-    return start + " · ".join(shown + more) if shown else ""
+    found = dict(list(project.headline.items())[:_MOST_FIGURES])
+    if not found:
+        return ""
+    numbers = {s.n for s in found.values()}
+    one = f" (n={min(numbers)})" if len(numbers) == 1 else ""
+    shown = [f"{rule} {str(s).removesuffix(one)}" for rule, s in found.items()]
+    left_out = len(project.headline) - len(found)
+    more = f" · {left_out} more below" if left_out else ""
+    each = f" ({one.strip(' ()')} each)" if one else ""
+    return f"{project.compared_on.capitalize()}: {' · '.join(shown)}{each}{more}"
 
 
 def counts(project: Project) -> list[tuple[str, str]]:

@@ -49,6 +49,8 @@ class Table:
 def chosen(project: Project) -> Table:
     """The leaderboard: each rule's best trial."""
     tested = [name for name in _TESTED if name in project.board]
+    if "test_error" in tested:  # which says the same
+        tested = [name for name in tested if name != "test_accuracy" or name == project.metric]
     names = [name for name in project.varying if name != BY]
     rows = [
         _chosen(project, place, row, tested, names)
@@ -103,11 +105,7 @@ def _reason(row: Mapping[str, Any]) -> str:
         return "too few seeds in common"
     if row["p"] != row["p"]:
         return "no spread to judge by"
-    return (
-        "0 outside the interval, but not after Holm"
-        if abs(row["difference"]) > row["interval"]
-        else ""
-    )
+    return "not after the correction" if abs(row["difference"]) > row["interval"] else ""
 
 
 def heat_maps(project: Project) -> Iterator[tuple[str, Table]]:
@@ -138,7 +136,8 @@ def trials(project: Project) -> tuple[Table, int]:
     """Every trial, the best first, and how many are left out."""
     sign = -1 if project.maximised else 1
     names = [name for name in project.varying if name != BY]
-    found = {trial: rows for trial, rows in project.frame.groupby("trial", sort=False)}
+    finished = project.frame[project.frame["finished"].astype(bool)]
+    scores = dict(list(finished.groupby("trial")["score"]))
 
     def place(trial: Trial) -> tuple:
         scored = trial.state == "completed" and _is_number(trial.score)
@@ -146,16 +145,14 @@ def trials(project: Project) -> tuple[Table, int]:
 
     rows = []
     for trial in sorted(project.trials, key=place)[:MOST_TRIALS]:
-        executions = found.get(trial.id)
-        values = trial.hyperparameters
-        scores = [] if executions is None else executions.loc[executions["finished"], "score"]
+        values, found = trial.hyperparameters, scores.get(trial.id, ())
         rows.append(
             [
                 Cell(str(trial.index), trial.index),
                 _rule(values.get(BY, "unknown")),
                 *(_plain(values.get(name)) for name in names),
-                _measured(summary(scores)),
-                Cell(str(len(scores)), len(scores)),
+                _measured(summary(found)),
+                Cell(str(len(found)), len(found)),
                 Cell(str(trial.state)),
             ]
         )
