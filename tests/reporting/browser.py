@@ -85,7 +85,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def until(self, script, seconds=30):
+    async def until(self, script, seconds=120):
         """Waits until an expression is true."""
         for _ in range(20 * seconds):
             if await self.run(script):
@@ -107,11 +107,11 @@ class Browser:
         answer = self._answers[self._count] = asyncio.get_running_loop().create_future()
         message = {"id": self._count, "method": method, "params": parameters, **(session or {})}
         await self._socket.write_message(json.dumps(message))
-        return await asyncio.wait_for(answer, 60)
+        return await asyncio.wait_for(answer, 120)
 
     async def _address(self):
         file = self.folder / "DevToolsActivePort"
-        for _ in range(600):
+        for _ in range(2400):
             if file.exists() and len(lines := file.read_text().split()) == 2:
                 return lines
             await asyncio.sleep(0.05)

@@ -142,7 +142,8 @@ def information(frame: pd.DataFrame, blocks: Sequence[str], by: str) -> Iterator
                 _add_path(plot, drawn[-1])
         tips = [_NAME, ("epoch", "@epoch"), ("X; Z", "@x{0.000}"), ("Y; Z", "@y{0.000}")]
         _hover(plot, tips)
-        yield _chart(block.replace("_", " "), plot, drawn)
+        if drawn:
+            yield _chart(block.replace("_", " "), plot, drawn)
 
 
 def swatch(look: dict[str, Any]) -> dict[str, Any]:
