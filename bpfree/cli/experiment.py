@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,18 @@ def hypermodel(settings: Settings, data, choices: Mapping[str, tuple]):
     )
 
 
-def search(tuner, settings: Settings, data, configuration: Mapping[str, Any]) -> None:
-    """Runs the search to its end."""
+def search(
+    tuner, settings: Settings, data, configuration: Mapping[str, Any], watchers: Sequence = ()
+) -> None:
+    """Runs the search to its end.
+
+    Args:
+        tuner: the search.
+        settings: of the command line.
+        data: the data set.
+        configuration: of the settings.
+        watchers: Keras callbacks that all executions share.
+    """
     from bpfree.analysis import trackers
     from bpfree.tuning.tensorboard import TensorBoard
 
@@ -142,7 +152,7 @@ def search(tuner, settings: Settings, data, configuration: Mapping[str, Any]) ->
             tracker(*tuner.probe(data, trial.hyperparameters, held_out=tracker.held_out))
             for tracker in map(trackers.find, settings.tracker)
         ]
-        return [*chosen, board]
+        return [*chosen, board, *watchers]
 
     tuner.search(
         data,

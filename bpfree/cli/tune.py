@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
     experiment.claim(settings, name, configuration)
 
     from bpfree.cli import conclusion
+    from bpfree.cli.page import Page
     from bpfree.tuning import GridSearch
 
     tuner = GridSearch(
@@ -38,9 +39,13 @@ def main(argv: list[str]) -> int:
         seed=settings.seed,
         score=settings.score,
     )
-    experiment.search(tuner, settings, data, configuration)
+    page = Page(tuner.experiment.path)
+    experiment.search(tuner, settings, data, configuration, watchers=[page])
     if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
+        page.write()
         print(f"No trial succeeded; the tracebacks are in {tuner.experiment.path}/trials.")
         return answer.NOTHING_SUCCEEDED
     conclusion.conclude(tuner, data, save_models=settings.save_best_model)
+    if file := page.write():
+        print(f"Report: {file}")
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bpfree.errors import UserError
@@ -43,7 +44,7 @@ def results(directory: str | os.PathLike) -> pd.DataFrame:
     return _frame(rows, [*_PLACE, "state", "finished", *_OUTCOME, "failure"])
 
 
-def histories(directory: str | os.PathLike) -> pd.DataFrame:
+def histories(directory: str | os.PathLike, trials: Collection[str] | None = None) -> pd.DataFrame:
     """One row per execution and epoch, sorted by project, index, execution and epoch.
 
     Columns: `project, trial, index, execution, epoch` (from 1); one per hyperparameter and per
@@ -51,20 +52,29 @@ def histories(directory: str | os.PathLike) -> pd.DataFrame:
 
     Args:
         directory: an experiment's folder, with one folder per project, or one project's.
+        trials: only those with these ids.
 
     Raises:
         UserError: there is no experiment.
     """
-    rows = []
+    executions, lengths, epochs = [], [], []
     for project in projects(directory):
         settings = _settings(project)
         for trial in project.trials():
-            for execution in trial.executions():
+            for execution in trial.executions() if trials is None or trial.id in trials else ():
+                rows = execution.history()
                 place = _place(project, trial, execution)
-                for epoch in execution.history():
-                    place_in_time = {**place, "epoch": epoch.pop("epoch")}
-                    rows.append((place_in_time, _choices(trial), settings, epoch))
-    return _frame(rows, [*_PLACE, "epoch"])
+                executions.append((place, {"epoch": 0}, _choices(trial), settings))
+                lengths.append(len(rows))
+                epochs += rows
+    if not epochs:
+        return _frame([], [*_PLACE, "epoch"])
+    # What is the same in all epochs of an execution is made once and repeated.
+    frame = _frame(executions, []).loc[np.repeat(range(len(lengths)), lengths)]
+    measured = pd.DataFrame(epochs, index=frame.index)
+    frame["epoch"] = measured["epoch"]
+    new = measured[[name for name in measured if name not in frame]]
+    return pd.concat([frame, new], axis=1).reset_index(drop=True)
 
 
 def projects(directory: str | os.PathLike) -> list[Experiment]:
@@ -118,7 +128,7 @@ def _result(
         _choices(trial),
         settings,
         outcome,
-        result.get("metrics", {}),
+        mapping(result.get("metrics")),
         _test(execution) if execution else {},
         {"failure": failure[-1] if failure else None},
     )
@@ -140,7 +150,7 @@ def _choices(trial: Trial) -> dict[str, Any]:
 
 def _settings(project: Experiment) -> dict[str, Any]:
     """What was fixed for the whole project."""
-    configuration = project.record().get("configuration", {})
+    configuration = mapping(project.record().get("configuration"))
     return {
         name: value
         for name, value in configuration.items()
@@ -151,6 +161,11 @@ def _settings(project: Experiment) -> dict[str, Any]:
 def _test(execution: Execution) -> dict[str, Any]:
     test = execution.test() or {}
     return {f"test_{name.removeprefix('test_')}": value for name, value in test.items()}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one: files may be anybody's."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_scalar(value: Any) -> bool:

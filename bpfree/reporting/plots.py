@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,15 @@ import pandas as pd
 
 from bpfree.errors import UserError
 from bpfree.reporting import style
+from bpfree.reporting.courses import (
+    EXECUTION,
+    best_per_rate,
+    course,
+    groups,
+    joint_courses,
+    numeric,
+    problem,
+)
 from bpfree.reporting.frames import require
 from bpfree.reporting.metrics import label
 from bpfree.tuning.objective import direction
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-_EXECUTION = ["project", "trial", "execution"]
 _MOST_INSIDE = 5  # legend entries that fit among curves
 _SPREADS = ("interval", "std", "range")
 _PANELS_IN_A_ROW = 3
@@ -59,11 +67,11 @@ def plot_histories(
         raise UserError(f"Unknown spread {spread!r}: choose one of {', '.join(_SPREADS)}.")
     columns = _columns(by)
     require(frame, ["epoch", metric, *columns])
-    frame = _numeric(frame, metric)
+    frame = numeric(frame, metric)
     ax = _axes(ax)
-    for name, group, look in _groups(frame, metric, columns):
-        executions = len(group[_EXECUTION].drop_duplicates())
-        curve = _course(group, metric, spread)
+    for name, group, look in groups(frame, metric, columns):
+        executions = len(group[EXECUTION].drop_duplicates())
+        curve = course(group, metric, spread)
         shared = curve["mean"].where(curve["n"] == executions)
         line = {**look, "markevery": max(1, len(curve) // 8), "markersize": 4}
         if len(curve) == 1:
@@ -75,7 +83,7 @@ def plot_histories(
         ax.fill_between(curve.index, curve["low"], curve["high"], **band)
     _bound(ax, frame[metric])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel=label(metric, _problem(frame)))
+    ax.set(xlabel="epoch", ylabel=label(metric, problem(frame)))
     ax.margins(x=0.01)
     return _finish(ax, columns)
 
@@ -87,12 +95,6 @@ def _bound(ax: Axes, values: pd.Series) -> None:
         ax.set_ylim(bottom=0)
     if math.isfinite(values.max()):
         ax.set_ylim(top=min(high, values.max() + 0.05 * abs(values.max())))
-
-
-def _problem(frame: pd.DataFrame) -> str:
-    """The problem that all rows share, which decides the unit of an error."""
-    problems = set(frame["problem_type"]) if "problem_type" in frame else set()
-    return "reconstruction" if problems == {"reconstruction"} else "classification"
 
 
 def plot_learning_rates(
@@ -120,18 +122,18 @@ def plot_learning_rates(
 
     columns = _columns(by)
     require(frame, ["lr", "finished", metric, *columns])
-    frame = _numeric(frame[frame["finished"]], metric, whole_trials=True)
+    frame = numeric(frame[frame["finished"]], metric, whole_trials=True)
     sign = -1 if direction(metric) == "max" else 1
     ax = _axes(ax)
-    for name, group, look in _groups(frame, metric, columns):
-        points = _best_per_rate(group, metric, sign)
+    for name, group, look in groups(frame, metric, columns):
+        points = best_per_rate(group, metric, sign)
         n = " to ".join(map(str, sorted({points["n"].min(), points["n"].max()})))
         bars = {"yerr": points["half_width"], "capsize": 2, "elinewidth": 1, "markersize": 4}
         ax.errorbar(points.index, points["mean"], **bars, **look, label=f"{name} (n={n})")
         best = points.loc[[(sign * points["mean"]).idxmin()]]
         star = {"marker": "*", "markersize": 10, "markeredgecolor": "white", "markeredgewidth": 0.5}
         ax.plot(best.index, best["mean"], color=look["color"], linestyle="none", zorder=3, **star)
-    ax.set(xscale="log", xlabel=label("lr"), ylabel=label(metric, _problem(frame)))
+    ax.set(xscale="log", xlabel=label("lr"), ylabel=label(metric, problem(frame)))
     ax.xaxis.set_minor_locator(NullLocator())
     return _finish(ax, columns)
 
@@ -160,7 +162,7 @@ def plot_information_plane(
     columns = _columns(by)
     require(frame, ["epoch", *columns])
     courses = {
-        block: list(_courses(frame, [f"nhsic_{view}/block_{block}" for view in "xy"], columns))
+        block: list(joint_courses(frame, [f"nhsic_{view}/block_{block}" for view in "xy"], columns))
         for block in _measured_blocks(frame, "nhsic", "nhsic_x", blocks)
     }
     epochs = [epoch for found in courses.values() for *_, c in found for epoch in c.index]
@@ -169,8 +171,8 @@ def plot_information_plane(
     handles = {}
     for ax, (block, found) in zip(panels, courses.items(), strict=True):
         ax.set_title(f"block {block}", fontsize="medium")
-        for name, look, course in found:
-            handles[name] = _draw_course(ax, course, look, shade)
+        for name, look, means in found:
+            handles[name] = _draw_course(ax, means, look, shade)
         ax.autoscale_view()
     figure.supxlabel("nHSIC(X; Z)", fontsize="medium")
     figure.supylabel("nHSIC(Y; Z)", fontsize="medium")
@@ -178,20 +180,6 @@ def plot_information_plane(
     look = {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}
     figure.legend(handles.values(), handles, loc="outside right upper", **look)
     return figure
-
-
-def _courses(
-    frame: pd.DataFrame, axes: list[str], columns: list[str]
-) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
-    """Name, look and mean course of each group, over the epochs that all its executions have."""
-    for axis in axes:
-        frame = _numeric(frame, axis)
-    for name, group, look in _groups(frame, axes[0], columns):
-        group = group.dropna(subset=axes)
-        executions = len(group[_EXECUTION].drop_duplicates())
-        epochs = group.groupby("epoch")[axes]
-        course = epochs.mean()[epochs.size() == executions]
-        yield f"{name} (n={executions})", look, course
 
 
 def _draw_course(ax: Axes, course: pd.DataFrame, look: dict[str, Any], shade: Normalize) -> Line2D:
@@ -269,17 +257,17 @@ def plot_probes(
     columns = _columns(by)
     require(frame, ["epoch", *columns])
     blocks = _measured_blocks(frame, _PROBE, _PROBE)
-    chosen = frame.groupby(_EXECUTION)["epoch"].transform("max") if epoch is None else epoch
+    chosen = frame.groupby(EXECUTION)["epoch"].transform("max") if epoch is None else epoch
     frame = frame[frame["epoch"] == chosen]
     require(frame, [])
     by_depth = [
         frame.assign(block=block, **{_PROBE: frame[f"{_PROBE}/block_{block}"]}) for block in blocks
     ]
-    frame = _numeric(pd.concat(by_depth), _PROBE).dropna(subset=_PROBE)
+    frame = numeric(pd.concat(by_depth), _PROBE).dropna(subset=_PROBE)
     ax = _axes(ax)
-    groups = list(_groups(frame, _PROBE, columns))
-    aside = np.linspace(-0.1, 0.1, len(groups)) if len(groups) > 1 else [0.0]
-    for shift, (name, group, look) in zip(aside, groups, strict=True):
+    drawn = list(groups(frame, _PROBE, columns))
+    aside = np.linspace(-0.1, 0.1, len(drawn)) if len(drawn) > 1 else [0.0]
+    for shift, (name, group, look) in zip(aside, drawn, strict=True):
         means = {block: summary(values) for block, values in group.groupby("block")[_PROBE]}
         points = pd.DataFrame(means.values(), index=list(means))
         points.index += shift  # else bars hide each other
@@ -310,58 +298,6 @@ def _measured_blocks(
 
 def _columns(by: str | Sequence[str]) -> list[str]:
     return [by] if isinstance(by, str) else list(by)
-
-
-def _numeric(frame: pd.DataFrame, metric: str, whole_trials: bool = False) -> pd.DataFrame:
-    """The projects that measure it, with NaN for what is no finite number, or its whole trial."""
-    values = pd.to_numeric(frame[metric], errors="coerce").astype(float)
-    finite = np.isfinite(values)
-    if whole_trials:
-        finite = finite.groupby([frame["project"], frame["trial"]]).transform("all")
-    frame = frame.assign(**{metric: values.where(finite)})
-    frame = frame[frame.groupby("project")[metric].transform("count") > 0]
-    if frame.empty:
-        raise UserError(f"Column {metric!r} holds no number yet: choose another one or wait.")
-    return frame
-
-
-def _groups(
-    frame: pd.DataFrame, metric: str, columns: list[str]
-) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
-    """Name, rows and look of each group that holds a number."""
-    groups = dict(list(frame.groupby(columns, dropna=False)))
-    order = style.in_order([values for values in groups if groups[values][metric].count()])
-    for values, look in zip(order, style.looks(order, columns), strict=True):
-        yield ", ".join(map(_value, values)), groups[values], look
-
-
-def _value(value: Any) -> str:
-    if value is None or value != value:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _course(group: pd.DataFrame, metric: str, spread: str) -> pd.DataFrame:
-    """Mean, ends of the band and number of values at each epoch that has one."""
-    rows = {}
-    for epoch, values in group.dropna(subset=metric).groupby("epoch")[metric]:
-        s = summary(values)
-        width = s.half_width if spread == "interval" else s.std
-        low, high = s.mean - width, s.mean + width
-        if spread == "range":
-            low, high = values.min(), values.max()
-        rows[epoch] = {"mean": s.mean, "low": low, "high": high, "n": s.n}
-    return pd.DataFrame.from_dict(rows, orient="index").sort_index()
-
-
-def _best_per_rate(group: pd.DataFrame, metric: str, sign: int) -> pd.DataFrame:
-    """Summary of the best trial at each learning rate; NaN where all have diverged."""
-    points = {}
-    for rate, executions in group.groupby("lr"):
-        trials = executions.groupby(["project", "trial"])[metric]
-        summaries = [summary(values) for _, values in trials]
-        points[rate] = min(summaries, key=lambda s: math.inf if s.mean != s.mean else sign * s.mean)
-    return pd.DataFrame(points.values(), index=list(points))
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from bpfree.errors import UserError
-from bpfree.reporting.frames import projects, require, results
+from bpfree.reporting.frames import mapping, projects, require, results
 from bpfree.tuning.objective import direction
 from bpfree.tuning.records import Experiment
 from bpfree.tuning.statistics import summary
@@ -33,35 +33,50 @@ def leaderboard(directory: str | os.PathLike, by: str = "algorithm") -> pd.DataF
     """
     frame = results(directory)
     require(frame, [by])
-    completed = frame[(frame["state"] == "completed") & frame["finished"]]
-    if completed.empty:
+    if completed(frame).empty:
         raise UserError("No trial is completed yet: see `results` for what there is, or wait.")
-    rows = []
-    for project in projects(directory):
-        record, name = project.record(), project.path.name
-        sign = -1 if _is_maximised(record) else 1
-        varying = [column for column in _varying(project) if column in frame and column != by]
-        groups = completed[completed["project"] == name].groupby(by)
-        best = [
-            _row(_best_trial(group, sign), by, varying, _objective(record)) for _, group in groups
-        ]
-        rows += sorted(
-            best, key=lambda row, sign=sign: (math.isnan(row["mean"]), sign * row["mean"])
-        )
+    boards = [
+        rank(frame[frame["project"] == project.path.name], project.record(), varying(project), by)
+        for project in projects(directory)
+    ]
+    return pd.concat([board for board in boards if len(board)], ignore_index=True)
+
+
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `results` that may compete."""
+    return frame[(frame["state"] == "completed") & frame["finished"]]
+
+
+def rank(
+    frame: pd.DataFrame, record: Mapping[str, Any], names: Sequence[str], by: str = "algorithm"
+) -> pd.DataFrame:
+    """The leaderboard of one project, without rows while no trial is completed.
+
+    Args:
+        frame: its rows of `results`.
+        record: its `experiment.json`.
+        names: the hyperparameters to show.
+        by: the column of what competes.
+    """
+    sign = -1 if is_maximised(record) else 1
+    shown = [name for name in names if name in frame and name != by]
+    groups = completed(frame).groupby(by)
+    rows = [_row(best_trial(group, sign), by, shown, objective(record)) for _, group in groups]
+    rows.sort(key=lambda row: (math.isnan(row["mean"]), sign * row["mean"]))
     return pd.DataFrame(rows)
 
 
-def _best_trial(executions: pd.DataFrame, sign: int) -> pd.DataFrame:
+def best_trial(executions: pd.DataFrame, sign: int) -> pd.DataFrame:
     """The executions of the trial with the best score; one that diverged to NaN is the worst."""
     scores = executions.groupby("trial")["trial_score"].first().astype(float) * sign
     return executions[executions["trial"] == scores.fillna(math.inf).idxmin()]
 
 
-def _row(executions: pd.DataFrame, by: str, varying: list[str], objective: str) -> dict[str, Any]:
+def _row(executions: pd.DataFrame, by: str, names: list[str], metric: str) -> dict[str, Any]:
     first = executions.iloc[0]
-    row = {column: first[column] for column in ("project", by, "trial", *varying)}
+    row = {column: first[column] for column in ("project", by, "trial", *names)}
     scores = summary(executions["score"])
-    row |= {"objective": objective, "mean": scores.mean, "interval": scores.half_width}
+    row |= {"objective": metric, "mean": scores.mean, "interval": scores.half_width}
     row |= {"std": scores.std, "n": scores.n, "summary": str(scores)}
     for column in executions.filter(regex="^test_").select_dtypes("number"):
         tested = summary(executions[column].dropna())
@@ -69,7 +84,7 @@ def _row(executions: pd.DataFrame, by: str, varying: list[str], objective: str) 
     return row
 
 
-def _varying(project: Experiment) -> list[str]:
+def varying(project: Experiment) -> list[str]:
     """The hyperparameters of which the project's trials hold more than one value."""
     values: dict[str, set[str]] = {}
     for trial in project.trials():
@@ -78,15 +93,16 @@ def _varying(project: Experiment) -> list[str]:
     return [name for name, different in values.items() if len(different) > 1]
 
 
-def _objective(record: Mapping[str, Any]) -> str:
-    objective = record.get("configuration", {}).get("objective", "score")
-    return objective.get("name", "score") if isinstance(objective, Mapping) else str(objective)
+def objective(record: Mapping[str, Any]) -> str:
+    """The name of what an experiment selects on; `record` is its `experiment.json`."""
+    named = mapping(record.get("configuration")).get("objective", "score")
+    return named.get("name", "score") if isinstance(named, Mapping) else str(named)
 
 
-def _is_maximised(record: Mapping[str, Any]) -> bool:
-    """By the recorded direction, or else by the objective's name."""
-    configuration = record.get("configuration", {})
+def is_maximised(record: Mapping[str, Any]) -> bool:
+    """Whether more of the objective is better: by the recorded direction, or else by its name."""
+    configuration = mapping(record.get("configuration"))
     for place in (record, configuration, configuration.get("objective")):
         if isinstance(place, Mapping) and place.get("direction") in ("min", "max"):
             return place["direction"] == "max"
-    return direction(_objective(record)) == "max"
+    return direction(objective(record)) == "max"

@@ -70,7 +70,8 @@ def archive_source(project: Path) -> None:
 
 def _archive() -> bytes:
     """A tar of the package and the scripts beside it, the same bytes for the same source."""
-    paths = sorted((_ROOT / "bpfree").rglob("*.py"))
+    files = sorted((_ROOT / "bpfree").rglob("*.*"))
+    paths = [path for path in files if path.suffix in (".py", ".html", ".css", ".js")]
     paths += [path for name in _SCRIPTS if (path := _ROOT / name).exists()]
     buffer = io.BytesIO()
     with GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped:

@@ -363,8 +363,9 @@ class Trial:
         self.index = int(path.name.split("-")[0])
         record = read_json(self._file, set_aside=not read_only) or {}
         if hyperparameters is None:
-            hyperparameters = record.get("hyperparameters", {})
-        self.hyperparameters: dict[str, Any] = dict(hyperparameters)
+            hyperparameters = record.get("hyperparameters")
+        known = isinstance(hyperparameters, Mapping)
+        self.hyperparameters: dict[str, Any] = dict(hyperparameters) if known else {}
         self.state: str = record.get("state", "pending")
         self.score: float | None = record.get("score")
         self.scores: list[float] = record.get("scores", [])
@@ -554,7 +555,7 @@ def _cells(line: str) -> list[str]:
 
 def _row(columns: Sequence[str], line: str) -> dict[str, float] | None:
     """The line's values by column; None if one is missing, one too many or not a number."""
-    cells = _cells(line)
+    cells = line.split(",")  # numbers are never quoted, and a sweep has many lines
     try:
         row = {name: float(cell) for name, cell in zip(columns, cells, strict=True) if cell}
         return {**row, "epoch": int(cells[0])}

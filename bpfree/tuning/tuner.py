@@ -145,7 +145,11 @@ class GridSearch(keras_tuner.Tuner):
             scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
-            {**about.versions(), "direction": self.oracle.objective.direction},
+            {
+                **about.versions(),
+                "direction": self.oracle.objective.direction,
+                "trials": len(points),
+            },
         )
         about.archive_source(self.experiment.path)
         _settle_memory()

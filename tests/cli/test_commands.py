@@ -1,6 +1,7 @@
 """tune.py and train.py in this process: what they write, resume and refuse."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -224,6 +225,9 @@ def test_tune_ranks_the_rules_and_tests_the_best_once(tuned):
         tests = [json.loads((trial / f"execution-{k}" / "test.json").read_text()) for k in (0, 1)]
         assert row["test_error"] == pytest.approx(np.mean([test["error"] for test in tests]))
     assert {path.name for path in (project / "best_models").iterdir()} == {"bp.keras", "dfa.keras"}
+    report = (project / "report.html").read_text()
+    assert re.search(rf"<h1>{board['algorithm'][0]} (is best|comes first|was chosen first)", report)
+    assert "2 of 2" in report and "the test set was used once" in report
 
 
 def test_tune_refuses_another_configuration(tuned, capsys):
@@ -247,3 +251,5 @@ def test_no_success_has_its_own_code(tmp_path, capsys):
     assert run(tune, f"--experiment_dir={tmp_path / 'runs'}", *arguments) == 3
     (trial,) = (tmp_path / "runs").glob("*/trials/*/trial.json")
     assert "it is broken" in json.loads(trial.read_text())["failure"]
+    (report,) = (tmp_path / "runs").glob("*/report.html")
+    assert "RuntimeError: it is broken" in report.read_text()
