@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
         executions_per_trial=settings.executions_per_trial,
         seed=settings.seed,
         score=settings.score,
+        population=settings.population,
     )
     experiment.search(tuner, settings, data, configuration)
     if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
