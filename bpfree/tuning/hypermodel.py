@@ -50,6 +50,9 @@ class HyperModel(keras_tuner.HyperModel):
         UserError: for an unknown value, or if no combination of rule and network can work.
     """
 
+    seeds_itself = True
+    """Whether every random choice of a learner has a seed of its own, derived from the run's."""
+
     def __init__(
         self,
         input_shape: Sequence[int],

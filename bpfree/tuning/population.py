@@ -54,6 +54,7 @@ class Program:
         self.rows = train.bounds[-1]
         self._held_out = () if validation is None else _runs(validation.bounds)
         self._data = [_on_device(b) for b in (train, validation) if b is not None]
+        self._there = sum(array.nbytes for array in jax.tree.leaves(self._data))
         # In the order of Keras's fit, so that histories have the same columns.
         names = sorted(model.get_metrics_result())
         self.names = [*names, *(f"val_{name}" for name in names if validation is not None)]
@@ -62,7 +63,7 @@ class Program:
     def fitting(self, members: int) -> int:
         """How many models of so many the device has room for, at least 1."""
         while members > 1:
-            needed, free = _needed(self._program(members)), _free_memory()
+            needed, free = _needed(self._program(members)) - self._there, _free_memory()
             if needed <= free:
                 break
             members = max(1, min(members - 1, int(members * free / needed)))
@@ -192,9 +193,10 @@ def _over_models(function: Callable, axes: tuple, members: int) -> Callable:
 
 def _build_metrics(model: keras.Model, batches: Batches) -> None:
     """Gives the metrics their variables, which otherwise come with the first batch."""
-    x, y = batches[0]
-    scores = model.compute_output_spec(x[:1], training=False)
-    model.compute_metrics(x[:1], y[:1], keras.ops.zeros(scores.shape, scores.dtype))
+    with keras.StatelessScope():
+        jax.eval_shape(
+            lambda x, y: model.compute_metrics(x, y, model(x, training=False)), *batches[0]
+        )
     model.reset_metrics()
 
 
@@ -224,7 +226,7 @@ def _runs(bounds: np.ndarray) -> list[np.ndarray]:
 
 
 def _needed(compiled) -> int:
-    """Bytes that a program takes beside its data; 0 where the compiler does not say."""
+    """Bytes that a program takes, its data included; 0 where the compiler does not say."""
     found = compiled.memory_analysis()
     if found is None:
         return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from bpfree.data.batches import Batches
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Feed
@@ -63,6 +64,7 @@ class Populations:
         regime = tuner.regime.for_trial(first.hyperparameters)
         _check(model, regime, made(self.callbacks, model, first, 0))
         feed = Feed(self.data, regime)
+        batches = [feed.train(tuner.seed + k) for k in range(tuner.executions_per_trial)]
         attempts: dict[str, Attempt] = {}
         slots: list[Member | int] = []
         for trial in trials:
@@ -71,14 +73,14 @@ class Populations:
                 slots += _epochs(trial, tuner.executions_per_trial)
                 continue
             members = [
-                self._member(trial, k, regime, feed, model)
+                self._member(trial, k, regime, batches[k], model)
                 for k in range(tuner.executions_per_trial)
             ]
             attempts[trial.id] = Attempt(trial, members)
             slots += members
         if not attempts:
             return
-        program = Program(model, feed.train(tuner.seed), feed.validation())
+        program = Program(model, batches[0], feed.validation())
         size = program.fitting(min(self.limit or len(slots), len(slots)))
         while True:
             try:
@@ -100,7 +102,7 @@ class Populations:
                     self.progress.trial_began(member.trial)
             train(program, group, lambda member: attempts[member.trial.id].ended(member))
 
-    def _member(self, trial: Trial, k: int, regime, feed: Feed, model: keras.Model) -> Member:
+    def _member(self, trial: Trial, k: int, regime, batches: Batches, model) -> Member:
         tuner, seed = self.tuner, self.tuner.seed + k
 
         def initial():
@@ -112,7 +114,7 @@ class Populations:
             k,
             seed,
             regime,
-            feed.train(seed),
+            batches,
             initial,
             made(self.callbacks, model, trial, k),
             model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import pandas as pd
 
 from bpfree.data.dataset import Dataset
@@ -42,8 +44,9 @@ class GridSearch(keras_tuner.Tuner):
     Args:
         hypermodel: a function `build(hp)` that returns a compiled model, or a
             `keras_tuner.HyperModel`. It may read the execution's seed as `hp.values["seed"]`; Python's,
-            NumPy's and the backend's random states are seeded with it as well. An attribute
-            `admissible(values) -> bool` of the hypermodel leaves points out.
+            NumPy's and the backend's random states are seeded with it as well, but for the last if an
+            attribute `seeds_itself` is true. An attribute `admissible(values) -> bool` of the
+            hypermodel leaves points out.
         objective: a metric that epochs log, e.g. `val_loss`, `val_error`, `val_accuracy`, or a
             `keras_tuner.Objective`.
         directory: where experiments are.
@@ -201,7 +204,7 @@ class GridSearch(keras_tuner.Tuner):
         hp = self.oracle.get_space()
         hp.values = dict(values)
         if seed is not None:
-            keras.utils.set_random_seed(seed)
+            _seed(seed, getattr(self.hypermodel, "seeds_itself", False))
             hp.values["seed"] = seed
         return self.hypermodel.build(hp)
 
@@ -334,6 +337,15 @@ class GridSearch(keras_tuner.Tuner):
             self._best[algorithm], ended = ended, best
         for done in ended.executions() if ended else ():
             done.best_weights.unlink(missing_ok=True)
+
+
+def _seed(seed: int, seeds_itself: bool) -> None:
+    if seeds_itself:
+        # Not Keras's function: it takes seconds to import TensorFlow, on JAX as well.
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+    else:
+        keras.utils.set_random_seed(seed)
 
 
 def _unfinished(trial: records.Trial) -> bool:
