@@ -86,7 +86,9 @@ def run(contender: str, rules: list[str], options) -> tuple[float, float]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
+    seconds, cpu = json.loads(done.stdout.splitlines()[-1])
+    print(f"{contender}: {seconds:.1f} s, {cpu:.1f} CPU s", file=sys.stderr)
+    return seconds, cpu
 
 
 def search(way: str, options) -> tuple[float, float]:

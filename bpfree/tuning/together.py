@@ -74,10 +74,10 @@ def train(program: Program, slots: Sequence[Member | int], ended: Callable[[Memb
         size = _shrunk(len(places), len(alive))
         if size < len(places):
             places = [*alive, *[None] * (size - len(alive))]
-            values, stack = values | (stack.values() if stack else {}), None
+            values, stack = values | (stack.saved(members) if stack else {}), None
         here = {slot: members[slot] for slot in members if members[slot].at(epoch)}
         if stack and not here.keys() <= stack.places.keys():
-            values, stack = values | stack.values(), None
+            values, stack = values | stack.saved(members), None
         if not here:
             continue
         if stack is None:
@@ -90,10 +90,9 @@ def _begin(members: dict[int, Member], ended: Callable[[Member], None]) -> dict[
     """The values of those that have something to do."""
     values = {}
     for slot, member in members.items():
-        if member.ended:
-            continue
         try:
-            values[slot] = member.begin()
+            if not member.ended:
+                values[slot] = member.begin()
         except DiskError:
             raise
         except Exception:
@@ -171,6 +170,12 @@ class _Stack:
         """Copies of the members' values, by slot."""
         here = _on_host(self._stacked)
         return {slot: [np.array(v[place]) for v in here] for slot, place in self.places.items()}
+
+    def saved(self, members: dict[int, Member]) -> dict[int, Values]:
+        """Saves those that go on, whose best weights would be lost, and gives their values."""
+        on = {slot: members[slot] for slot in self.places if not members[slot].ended}
+        self._save(on)
+        return {slot: values for slot, values in self.values().items() if slot in on}
 
     def _save(self, members: dict[int, Member]) -> None:
         here, best = _on_host(self._stacked), _on_host(self._best)

@@ -9,6 +9,7 @@ import json
 from types import SimpleNamespace
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 
@@ -216,9 +217,9 @@ def killing(monkeypatch, name, call):
 @pytest.mark.parametrize(
     ("name", "call", "due", "epochs"),
     [
-        ("epoch_ended", 11, [True, True], [2, 2, 2, 2]),
+        pytest.param("epoch_ended", 11, [True] * 2, [2, 2, 2, 2], marks=pytest.mark.slow),
         ("epoch_ended", 11, [True, False], [1, 1, 1, 1]),
-        ("save", 10, [True] * 3, [3, 3, 2, 2]),
+        pytest.param("save", 10, [True] * 3, [3, 3, 2, 2], marks=pytest.mark.slow),
         ("save", 14, [True] * 4, [4, 4, 3, 3]),
     ],
     ids=["in an epoch", "after epochs not saved", "while saving", "when half are finished"],
@@ -259,21 +260,34 @@ def test_what_diverges_fails_and_what_stalls_stops(data, groups, places, tmp_pat
     assert lengths[0] == [6, 6] and lengths[1] == [9, 9] and lengths[2][0] < 9
 
 
+class FailsLate(keras.callbacks.Callback):
+    """In the third epoch of the smaller learning rate."""
+
+    reads_weights = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2 and float(self.model.optimizer.learning_rate) < 0.03:
+            raise RuntimeError("nothing to see")
+
+
 @on_jax
-def test_an_error_of_one_member_is_its_own(data, tmp_path):
-    class Fails(trackers.Weights):
-        name = "fails-in-test-population"
-
-        def columns(self, learner):
-            if float(learner.optimizer.learning_rate) < 0.03:
-                raise RuntimeError("nothing to see")
-            return super().columns(learner)
-
-    made = {"callbacks": [Fails(None, None)]}
-    tuner = search(tmp_path / "p", data, {"lr": [0.05, 0.02]}, 2, "auto", run=made)
-    good, bad = tuner.experiment.trials()
+def test_an_error_of_one_member_leaves_the_best_of_another(data, places, tmp_path, monkeypatch):
+    """It fails alone; the other's first epoch is the best, as the largest loss is wanted here."""
+    options = {"objective": keras_tuner.Objective("val_loss", "max"), "executions_per_trial": 1}
+    alone = search(tmp_path / "alone", data, {}, 4, "off", **options)
+    monkeypatch.setattr(together._Pace, "due", lambda self: False)
+    run = {"callbacks": [FailsLate()]}
+    beside = search(tmp_path / "p", data, {"lr": [0.05, 0.02]}, 4, "auto", run=run, **options)
+    assert places == [2, 2, 2, 1]
+    good, bad = beside.experiment.trials()
     assert (good.state, bad.state) == ("completed", "failed")
     assert bad.failure.strip().endswith("RuntimeError: nothing to see")
+    found, wanted = (
+        read_archive(tuner.experiment.trials()[0].execution(0).best_weights)
+        for tuner in (beside, alone)
+    )
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, 1e-5, 1e-5)
 
 
 @on_jax
@@ -293,7 +307,10 @@ def test_callbacks_see_their_members_weights(data, groups, tmp_path):
     ("given", "run", "reason"),
     [
         ({}, {"augment": ("brightness",)}, "augmentation"),
-        ({"algorithm": ["ll"], "schedule": ["sequential"]}, {}, "in turn"),
+        pytest.param(
+            *({"algorithm": ["ll"], "schedule": ["sequential"]}, {}, "in turn"),
+            marks=pytest.mark.slow,
+        ),
         ({}, {"callbacks": [keras.callbacks.TerminateOnNaN()]}, "TerminateOnNaN"),
     ],
 )
