@@ -24,10 +24,13 @@ class Tracker(keras.callbacks.Callback):
 
     Attributes:
         held_out: whether the probe batch must be examples that the learner is not trained on.
+        reads_weights: whether an epoch's end needs the model; a callback that has this attribute does
+            its work there alone, and may be lent one model for the weights of many.
     """
 
     name = ""
     held_out = False
+    reads_weights = True
 
     def __init__(self, x, y):
         super().__init__()

@@ -66,6 +66,7 @@ class Settings:
     histogram_freq: int
     use_early_stopping: bool
     use_xla: bool
+    population: str | int
     save_best_model: bool
     plugin: tuple[str, ...]
     device: str | None
@@ -96,6 +97,7 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     values = {name: known[name].value for name in known if name not in ("h", "help", *space.NAMES)}
     for name in ("augment", "tracker", "plugin"):
         values[name] = tuple(dict.fromkeys(values[name]))
+    values["population"] = _population(values["population"])
     given = {name: known[name].value for name in space.NAMES if known[name].present}
     settings = Settings(given=given, **values)
     _check(settings)
@@ -159,6 +161,12 @@ def _define() -> flags.FlagValues:
     )
     define(flags.DEFINE_bool, "use_early_stopping", False, "stop when the objective stalls")
     define(flags.DEFINE_bool, "use_xla", True, "compile the steps by XLA (JAX always does)")
+    define(
+        flags.DEFINE_string,
+        "population",
+        "auto",
+        "executions of one shape that train together on JAX: auto, off, or at most so many",
+    )
     define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
     define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
@@ -191,6 +199,14 @@ def _define_tunable(known: flags.FlagValues, name: str, help: str) -> None:
         flags.DEFINE_multi_float(name, None, help, flag_values=known)
     else:
         flags.DEFINE_multi_string(name, None, help, flag_values=known)
+
+
+def _population(value: str) -> str | int:
+    if value in ("auto", "off"):
+        return value
+    if not value.isdigit() or int(value) < 1:
+        raise UserError(f"--population is auto, off or a number from 1, received {value!r}.")
+    return int(value)
 
 
 def _check(settings: Settings) -> None:

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         executions_per_trial=1,
         seed=settings.seed,
         score=settings.score,
+        population=settings.population if settings.use_xla else "off",
         overwrite=settings.reset_training,
         verbose=2,
     )

@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         executions_per_trial=settings.executions_per_trial,
         seed=settings.seed,
         score=settings.score,
+        population=settings.population,
     )
     page = Page(tuner.experiment.path)
     experiment.search(tuner, settings, data, configuration, watchers=[page])

@@ -22,6 +22,7 @@ class FeedbackAlignment(FeedbackRule):
 
     name = "fa"
     projects = True
+    as_weights = ("bw_init",)
 
     def __init__(self, bw_init: str = "lecun", **kwargs):
         super().__init__(**kwargs)

@@ -25,6 +25,7 @@ class ProjectionRule(Rule):
     """
 
     projects = True
+    as_weights = ("bw_init", "signal_scale")
 
     def __init__(
         self, bw_init: str = "ortho", signal_scale: float = 1.0, pool: bool = False, **kwargs

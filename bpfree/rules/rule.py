@@ -45,6 +45,9 @@ class Rule(keras.layers.Layer):
     """Whether the rule itself draws random numbers in a step, beyond what the network's layers do."""
     per_block = ()
     """Names of options that take one value for all blocks, or a list with one for each."""
+    as_weights = ()
+    """Names of options that only decide the values of weights: rules that differ in them alone are one
+    program."""
     heads = ()
     """Trained auxiliary heads, one per block. Only for rules that have some."""
 

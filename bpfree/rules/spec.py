@@ -87,6 +87,12 @@ def get(spec: str | Rule, **options) -> Rule:
     return rule(**{**options, **parsed})
 
 
+def program(spec: str) -> tuple[str, dict[str, Any]]:
+    """What of a spec decides the compiled program: the rule's name and the options that are no weights."""
+    rule, options = parse(spec)
+    return rule.name, {name: v for name, v in options.items() if name not in rule.as_weights}
+
+
 def _fits(value: Any, default: Any) -> bool:
     """Whether a value is of the default's kind, where that is a number or a truth value."""
     if type(default) is float:

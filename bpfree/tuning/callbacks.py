@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,7 @@ import keras_tuner
 
 from bpfree.errors import UserError
 from bpfree.tuning.checkpoint import Checkpoint, arrays, write_archive
-from bpfree.tuning.records import Execution
+from bpfree.tuning.records import Execution, Trial
 
 
 class Diverged(Exception):
@@ -58,14 +59,24 @@ class Recorder(keras.callbacks.Callback):
         self.history = self.execution.history()
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
+        row = row_of(epoch, logs)
         self.execution.append(row)
         self.history.append(row)
-        _check(row, self.objective.name)
+        check(row, self.objective.name)
         if not self.keep_best or best_epoch(self.history, self.objective) == epoch + 1:
             save_weights(self.execution.best_weights, self.model)
         self.checkpoint.save(self.model, self.watched, epoch + 1)
         self.report(row)
+
+
+def made(callbacks, model: keras.Model, trial: Trial, k: int) -> Sequence[keras.callbacks.Callback]:
+    """The callbacks of one execution, from what `GridSearch.search` was given."""
+    return callbacks(model, trial, k) if callable(callbacks) else copy.deepcopy(callbacks)
+
+
+def row_of(epoch: int, logs: dict) -> dict[str, float]:
+    """An epoch's row in the history, from Keras's epoch (from 0) and its logs."""
+    return {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
 
 
 def best_epoch(history: Sequence[dict], objective: keras_tuner.Objective) -> int:
@@ -79,7 +90,8 @@ def save_weights(path, model: keras.Model) -> None:
     write_archive(path, arrays(model.weights), {})
 
 
-def _check(row: dict, objective: str) -> None:
+def check(row: dict, objective: str) -> None:
+    """Raises Diverged unless the losses and the objective are finite, UserError without the latter."""
     if objective not in row:
         raise UserError(
             f"The objective {objective!r} is not logged: choose one of "

@@ -37,12 +37,15 @@ class Checkpoint:
             callbacks: those whose numbers and strings are to be kept, always in the same order.
             epoch: how many epochs are done.
         """
-        about = {
-            "epoch": epoch,
-            "stopped": bool(model.stop_training),
-            "callbacks": [_state(callback) for callback in callbacks],
-        }
-        write_archive(self.path, arrays(state(model)), about)
+        self.write(arrays(state(model)), callbacks, epoch, bool(model.stop_training))
+
+    def write(
+        self, values: dict[str, np.ndarray], callbacks: Sequence, epoch: int, stopped: bool
+    ) -> None:
+        """Like `save`, of a model that is known by its `state`'s values and whether it is stopped."""
+        states = [_state(callback) for callback in callbacks]
+        about = {"epoch": epoch, "stopped": stopped, "callbacks": states}
+        write_archive(self.path, values, about)
 
     def progress(self) -> tuple[int, bool]:
         """How many epochs are done, and whether a callback has stopped the run; (0, False) if new."""

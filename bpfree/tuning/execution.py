@@ -70,15 +70,15 @@ class Feed:
             augment=augmenter(self.regime.augment, scale.value_range, seed),
         )
 
-    def validation(self):
+    def validation(self) -> Batches | None:
         """All validation examples, or None without any."""
         if not len(self.data.x_val):
             return None
-        return stream(self._batches(self.data.x_val, self.data.y_val, batch_size=1000))
+        return self._batches(self.data.x_val, self.data.y_val, batch_size=1000)
 
-    def test(self):
+    def test(self) -> Batches:
         """The whole test set."""
-        return stream(self._batches(self.data.x_test, self.data.y_test, batch_size=1000))
+        return self._batches(self.data.x_test, self.data.y_test, batch_size=1000)
 
     def _batches(self, x, y, batch_size=None, **options) -> Batches:
         return Batches(
@@ -122,31 +122,28 @@ def run(
     """
     started = time.monotonic()
     batches, checkpoint = Feed(data, regime), Checkpoint(execution.checkpoint)
-    epoch, stopped = checkpoint.progress()
-    if len(execution.cut(epoch)) < epoch:
-        epoch, stopped = 0, False
-        checkpoint.remove()
-        execution.cut(0)
+    epoch, stopped = standing(execution)
     if epoch:
         checkpoint.restore(model)
     if epoch < regime.epochs and not stopped:
-        watched = [*callbacks, *_early_stopping(regime, model)]
+        watched = [*callbacks, *early_stopping(regime, model)]
+        validation = batches.validation()
         recorder = Recorder(
             execution, checkpoint, regime.objective, regime.score == "best", watched, report
         )
         model.fit(
             **feed(batches.train(seed), [*watched, recorder]),
-            validation_data=batches.validation(),
+            validation_data=None if validation is None else stream(validation),
             initial_epoch=epoch,
             epochs=regime.epochs,
             verbose=0,
         )
-    return _finish(execution, regime, seed, time.monotonic() - started)
+    return finish(execution, regime, seed, time.monotonic() - started)
 
 
 def evaluate(model: keras.Model, data: Dataset, regime: Regime) -> dict[str, float]:
     """The metrics on the whole test set."""
-    return model.evaluate(Feed(data, regime).test(), verbose=0, return_dict=True)
+    return model.evaluate(stream(Feed(data, regime).test()), verbose=0, return_dict=True)
 
 
 def load_best(model: keras.Model, execution: Execution) -> None:
@@ -163,7 +160,19 @@ def load_best(model: keras.Model, execution: Execution) -> None:
     assign(model.weights, read_archive(execution.best_weights))
 
 
-def _early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.Callback]:
+def standing(execution: Execution) -> tuple[int, bool]:
+    """How many epochs an execution has done, and whether it was stopped; its history is cut to them."""
+    checkpoint = Checkpoint(execution.checkpoint)
+    epoch, stopped = checkpoint.progress()
+    if len(execution.cut(epoch)) < epoch:
+        epoch, stopped = 0, False
+        checkpoint.remove()
+        execution.cut(0)
+    return epoch, stopped
+
+
+def early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.Callback]:
+    """The callback that ends a run of the regime, where it asks for one."""
     if not regime.early_stopping:
         return []
     begin = 0
@@ -182,7 +191,8 @@ def _early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.
     ]
 
 
-def _finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> dict[str, Any]:
+def finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> dict[str, Any]:
+    """Records the result of an execution whose history is whole, see `run`, and returns it."""
     history = execution.history()
     best = best_epoch(history, regime.objective) if regime.score == "best" else len(history)
     metrics = {key: value for key, value in history[best - 1].items() if key != "epoch"}

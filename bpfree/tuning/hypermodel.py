@@ -50,6 +50,9 @@ class HyperModel(keras_tuner.HyperModel):
         UserError: for an unknown value, or if no combination of rule and network can work.
     """
 
+    seeds_itself = True
+    """Whether every random choice of a learner has a seed of its own, derived from the run's."""
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -113,8 +116,11 @@ class HyperModel(keras_tuner.HyperModel):
 
     def program(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What decides the compiled program: constants, as opposed to values of variables."""
-        constants = {**values, "reg_rate": bool(values["reg_rate"])}
-        constants["weight_decay"] = bool(values["weight_decay"])
+        constants = {**values, "algorithm": rules.program(values["algorithm"])}
+        for name in ("bw_init", "fw_init"):
+            constants.pop(name, None)
+        for name in ("reg_rate", "weight_decay"):
+            constants[name] = bool(values[name])
         if values["lr_schedule"] == "constant":
             del constants["lr"]
         return constants

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 import keras
+import numpy as np
 
 
 class Programs:
@@ -31,16 +32,27 @@ class Programs:
         if key != self._key:
             self._key = self._model = None
             keras.backend.clear_session()
-        fresh = build()
-        if not fresh.built:
-            fresh.build((None, *input_shape))
-        fresh.optimizer.build(fresh.trainable_variables)
+        fresh = ready(build, input_shape)
         if self._model is None:
             self._key, self._model = key, fresh
         else:
             for variable, value in zip(state(self._model), state(fresh), strict=True):
                 variable.assign(value)
         return self._model
+
+
+def ready(build: Callable[[], keras.Model], input_shape: Sequence[int]) -> keras.Model:
+    """A compiled model with all its variables, the optimizer's as well."""
+    model = build()
+    if not model.built:
+        model.build((None, *input_shape))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def arrays_of(model: keras.Model) -> list[np.ndarray]:
+    """The values of the model's `state`."""
+    return [keras.ops.convert_to_numpy(variable) for variable in state(model)]
 
 
 def state(model: keras.Model) -> list[keras.Variable]:

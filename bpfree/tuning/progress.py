@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
@@ -29,6 +30,9 @@ class Silence:
     def trial_ended(self, trial: Trial) -> None:
         """A trial has its outcome, now or from an earlier run."""
 
+    def note(self, text: str) -> None:
+        """Something worth saying once."""
+
 
 class Progress(Silence):
     """Trials done of total, the best so far, failures, and the time left.
@@ -49,6 +53,7 @@ class Progress(Silence):
         self.verbose = verbose
         self.console = Console()
         self.done = self.failed = self.epochs = 0
+        self.under_way = Counter()  # epochs of trials that have not ended
         self.best: Trial | None = None
         self.here = ""
 
@@ -76,6 +81,7 @@ class Progress(Silence):
 
     def epoch_ended(self, trial: Trial, k: int, row: dict) -> None:
         self.epochs += 1
+        self.under_way[trial.id] += 1
         self.here = (
             f"{label(trial)}, execution {k + 1}/{self.executions}, "
             f"epoch {row['epoch']}/{self.regime.epochs}"
@@ -88,11 +94,15 @@ class Progress(Silence):
 
     def trial_ended(self, trial: Trial) -> None:
         self.done += 1
+        self.under_way.pop(trial.id, None)
         self.failed += trial.state == "failed"
         if trial.state == "completed" and (self.best is None or self._better(trial)):
             self.best = trial
         self._show()
         self._print(trial)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False)
 
     def _better(self, trial: Trial) -> bool:
         return self.regime.objective.better_than(trial.score, self.best.score)
@@ -123,6 +133,7 @@ class Progress(Silence):
     def _left(self) -> float:
         """Seconds that the remaining trials take at the pace of the epochs so far."""
         total = (self.trials - self.done) * self.executions * self.regime.epochs
+        total -= sum(self.under_way.values())
         return total * (time.monotonic() - self.started) / self.epochs
 
 

@@ -455,15 +455,22 @@ class Execution:
             ValueError: `epoch` is not the next one.
             UserError: the disk is full or cannot be written; the history is as before.
         """
+        self.extend([row])
+
+    def extend(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Adds several epochs like `append`, in one go; at least one."""
         columns, epochs = self._repair()
-        if row["epoch"] != epochs + 1:
-            raise ValueError(f"Epoch {epochs + 1} of {self.path} is next, not {row['epoch']}.")
-        if set(row) <= set(columns):
-            _append(self.history_file, _line(_cell(row, column) for column in columns).encode())
+        for epoch, row in enumerate(rows, epochs + 1):
+            if row["epoch"] != epoch:
+                raise ValueError(f"Epoch {epoch} of {self.path} is next, not {row['epoch']}.")
+        named = list(dict.fromkeys(["epoch", *columns, *(name for row in rows for name in row)]))
+        if named == columns:
+            lines = (_line(_cell(row, column) for column in columns) for row in rows)
+            _append(self.history_file, "".join(lines).encode())
         else:
-            columns = list(dict.fromkeys(["epoch", *columns, *row]))
-            self._write(columns, [*self.history(), row])
-        self._tail = self._signature(), columns, epochs + 1
+            columns = named
+            self._write(columns, [*self.history(), *rows])
+        self._tail = self._signature(), columns, epochs + len(rows)
 
     def cut(self, epochs: int) -> list[dict[str, float]]:
         """Drops all epochs after the given one, and returns those that are left.

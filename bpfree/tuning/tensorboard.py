@@ -35,6 +35,11 @@ class TensorBoard(keras.callbacks.Callback):
         self.hyperparameters = dict(hyperparameters)
         self.histogram_freq = histogram_freq
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether an epoch's end needs the model; the callback does its work there alone."""
+        return self.histogram_freq > 0
+
     def on_train_begin(self, logs=None):
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(self.log_dir))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import json
 import os
+import random
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,14 +14,18 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import pandas as pd
 
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning import about, execution, records
+from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Regime
 from bpfree.tuning.oracle import GridOracle
+from bpfree.tuning.population import AVAILABLE
+from bpfree.tuning.populations import Populations
 from bpfree.tuning.programs import Programs
 from bpfree.tuning.progress import Progress, Silence
 
@@ -40,8 +44,9 @@ class GridSearch(keras_tuner.Tuner):
     Args:
         hypermodel: a function `build(hp)` that returns a compiled model, or a
             `keras_tuner.HyperModel`. It may read the execution's seed as `hp.values["seed"]`; Python's,
-            NumPy's and the backend's random states are seeded with it as well. An attribute
-            `admissible(values) -> bool` of the hypermodel leaves points out.
+            NumPy's and the backend's random states are seeded with it as well, but for the last if an
+            attribute `seeds_itself` is true. An attribute `admissible(values) -> bool` of the
+            hypermodel leaves points out.
         objective: a metric that epochs log, e.g. `val_loss`, `val_error`, `val_accuracy`, or a
             `keras_tuner.Objective`.
         directory: where experiments are.
@@ -51,6 +56,9 @@ class GridSearch(keras_tuner.Tuner):
         score: what an execution is scored by: `best`, its best epoch, or `last`.
         max_trials: only the first so many points of the grid.
         keep_weights: `best` keeps the weights of the best trial of each algorithm, `all` of all.
+        population: on JAX, executions that are one program (`hypermodel.program(values)` says which
+            are) train together, see `bpfree.tuning.population`: `auto`, as many as the device has room
+            for; a number, at most so many; `off`, one by one. The results are the same.
         overwrite: whether to begin anew, deleting what the project holds.
         hyperparameters: as in Keras Tuner.
         verbose: 0 is silent, 1 prints a line per trial, 2 a line per epoch; in a terminal both show
@@ -71,6 +79,7 @@ class GridSearch(keras_tuner.Tuner):
         score: str = "best",
         max_trials: int | None = None,
         keep_weights: str = "best",
+        population: str | int = "auto",
         overwrite: bool = False,
         hyperparameters: keras_tuner.HyperParameters | None = None,
         verbose: int = 1,
@@ -78,6 +87,9 @@ class GridSearch(keras_tuner.Tuner):
         _require("executions_per_trial", executions_per_trial, executions_per_trial >= 1, "≥ 1")
         _require("score", score, score in ("best", "last"), "best or last")
         _require("keep_weights", keep_weights, keep_weights in ("best", "all"), "best or all")
+        sized = isinstance(population, int) and population >= 1
+        known = sized or population in ("auto", "off")
+        _require("population", population, known, "auto, off or a number ≥ 1")
         oracle = GridOracle(
             objective,
             admissible=getattr(hypermodel, "admissible", None),
@@ -98,6 +110,7 @@ class GridSearch(keras_tuner.Tuner):
         self.seed = seed
         self.score = score
         self.keep_weights = keep_weights
+        self.population = population
         self.verbose = verbose
         self._programs = Programs()
         for trial in self.experiment.trials():
@@ -155,9 +168,13 @@ class GridSearch(keras_tuner.Tuner):
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
         with self.experiment.lock(), self._progress(points) as progress:
+            populations = self._populations(points, data, callbacks, progress)
             for index, values in enumerate(points):
                 trial = self.experiment.trial(index, values)
-                if trial.state not in ("completed", "failed"):
+                if _unfinished(trial) and populations:
+                    populations.train(index)
+                    trial = self.experiment.trial(index, values)
+                if _unfinished(trial):
                     self._attempt(trial, data, callbacks, progress)
                 self.oracle.record(trial)
                 progress.trial_ended(trial)
@@ -173,15 +190,14 @@ class GridSearch(keras_tuner.Tuner):
             result = done.result()
             if result is None:
                 seed = self.seed + k
-                model = self._model(trial.hyperparameters, seed, data.input_shape)
-                made = callbacks(model, trial, k) if callable(callbacks) else callbacks
+                model = self.model(trial.hyperparameters, seed, data.input_shape)
                 result = execution.run(
                     model,
                     data,
                     self.regime.for_trial(trial.hyperparameters),
                     done,
                     seed,
-                    copy.deepcopy(made) if made is callbacks else made,
+                    made(callbacks, model, trial, k),
                     (lambda row, k=k: report(trial, k, row)) if report else lambda row: None,
                 )
             scores.append(result["score"])
@@ -192,9 +208,19 @@ class GridSearch(keras_tuner.Tuner):
         hp = self.oracle.get_space()
         hp.values = dict(values)
         if seed is not None:
-            keras.utils.set_random_seed(seed)
+            _seed(seed, getattr(self.hypermodel, "seeds_itself", False))
             hp.values["seed"] = seed
         return self.hypermodel.build(hp)
+
+    def model(self, values: dict[str, Any], seed: int, input_shape: Sequence[int]) -> keras.Model:
+        """Like `build`, but ready to train, and compiled already if the last one's program was it."""
+        key = self.program(values)
+        return self._programs.model(key, lambda: self.build(values, seed), input_shape)
+
+    def program(self, values: dict[str, Any]) -> str:
+        """Equal for hyperparameters whose models are one program."""
+        program = getattr(self.hypermodel, "program", lambda values: values)
+        return json.dumps(program(values), sort_keys=True)
 
     def probe(self, data: Dataset, values: dict[str, Any], held_out: bool = False) -> tuple:
         """A fixed batch for trackers, scaled as a trial scales it: 256 training examples and targets.
@@ -273,6 +299,15 @@ class GridSearch(keras_tuner.Tuner):
         else:
             trial.complete(sum(scores) / len(scores), scores)
 
+    def _populations(self, points, data, callbacks, progress) -> Populations | None:
+        if self.population == "off" or not hasattr(self.hypermodel, "program"):
+            return None
+        if not AVAILABLE:
+            progress.note("Trials are trained one by one: populations need the JAX backend.")
+            return None
+        limit = None if self.population == "auto" else self.population
+        return Populations(self, points, data, callbacks, progress, limit)
+
     def _progress(self, points):
         if not self.verbose:
             return Silence()
@@ -284,15 +319,9 @@ class GridSearch(keras_tuner.Tuner):
 
     def _trained(self, trial: records.Trial, k: int) -> keras.Model:
         shape = self.experiment.record()["configuration"]["data"]["input_shape"]
-        model = self._model(trial.hyperparameters, self.seed + k, shape)
+        model = self.model(trial.hyperparameters, self.seed + k, shape)
         execution.load_best(model, trial.execution(k))
         return model
-
-    def _model(self, values: dict[str, Any], seed: int, input_shape: Sequence[int]) -> keras.Model:
-        """Like `build`, but ready to train, and compiled already if the last one's program was it."""
-        program = getattr(self.hypermodel, "program", lambda values: values)
-        key = json.dumps(program(values), sort_keys=True)
-        return self._programs.model(key, lambda: self.build(values, seed), input_shape)
 
     def _test(self, trial: records.Trial, data: Dataset) -> None:
         for k in range(self.executions_per_trial):
@@ -312,6 +341,19 @@ class GridSearch(keras_tuner.Tuner):
             self._best[algorithm], ended = ended, best
         for done in ended.executions() if ended else ():
             done.best_weights.unlink(missing_ok=True)
+
+
+def _seed(seed: int, seeds_itself: bool) -> None:
+    if seeds_itself:
+        # Not Keras's function: it takes seconds to import TensorFlow, on JAX as well.
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+    else:
+        keras.utils.set_random_seed(seed)
+
+
+def _unfinished(trial: records.Trial) -> bool:
+    return trial.state not in ("completed", "failed")
 
 
 def _scores(trial: records.Trial) -> list[float]:

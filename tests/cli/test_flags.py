@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bpfree.cli import flags
+from bpfree.cli.experiment import configuration
 from bpfree.errors import UserError
 from bpfree.tuning import space
 
@@ -47,6 +48,7 @@ OTHERS = {
     "objective": "loss",
     "score": "last",
     "histogram_freq": 1,
+    "population": 3,
     "device": "cpu",
     "seed": 9,
     "experiment_dir": "runs",
@@ -125,6 +127,13 @@ def test_repeatable_settings(name):
     assert getattr(parse(), name) == ()
 
 
+def test_what_trains_together_decides_no_result():
+    """A sweep may be gone on with by another `--population`."""
+    plain, other = parse(), parse("--population=off")
+    assert (plain.population, other.population) == ("auto", "off")
+    assert configuration(plain, {}) == configuration(other, {})
+
+
 def test_zero_examples_frac_means_all():
     assert parse("--examples_frac", "0.").examples_frac == 0
 
@@ -142,6 +151,8 @@ def test_zero_examples_frac_means_all():
         ("--examples_frac=nan", ["examples_frac", "nan"]),
         ("--validation=1", ["validation", "1"]),
         ("--histogram_freq=-1", ["histogram_freq", "-1"]),
+        ("--population=many", ["population", "many", "auto"]),
+        ("--population=0", ["population", "0"]),
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),
         ("--dataset=mnits", ["mnits", "mnist"]),

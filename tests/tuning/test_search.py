@@ -295,11 +295,12 @@ VARYING = {"algorithm": ["dfa"], "bw_init": ["ortho"], "lr": [0.01, 0.001], "reg
 @pytest.mark.slow
 def test_a_shared_program_changes_no_number(data, tmp_path):
     """Against every model alone, the second seed's: none of them was ever the first of a program."""
-    shared = tuner(sweep(data, **VARYING), tmp_path / "shared", max_trials=3)
+    options = {"max_trials": 3, "population": "off"}
+    shared = tuner(sweep(data, **VARYING), tmp_path / "shared", **options)
     shared.search(data, epochs=EPOCHS)
     model = sweep(data, **VARYING)
     model.__class__ = Unshared
-    options = {"seed": SEED + 1, "executions_per_trial": 1, "max_trials": 3}
+    options |= {"seed": SEED + 1, "executions_per_trial": 1}
     alone = tuner(model, tmp_path / "alone", **options)
     alone.search(data, epochs=EPOCHS)
 
@@ -315,7 +316,7 @@ def test_what_differs_in_values_alone_is_traced_once(data, tmp_path):
     """Two learning rates, two dropout rates and two seeds; another optimizer is traced again."""
     model = sweep(data, **{**VARYING, "algorithm": [Counted.name], "optimizer": ["sgd", "adam"]})
     model.admissible = lambda values: values["lr"] == 0.01 or values["reg_rate"] == 0.1
-    made, seen = tuner(model, tmp_path), []
+    made, seen = tuner(model, tmp_path, population="off"), []
 
     def note(model, trial, k):
         seen.append(Counted.traces)
