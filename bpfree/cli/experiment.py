@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bpfree.cli.flags import Settings
+from bpfree.cli.warm_start import best_rates
 from bpfree.errors import UserError
 from bpfree.tuning.records import Experiment
 
@@ -25,8 +26,9 @@ _MACHINE_ONLY = (
     "given",
     "plugin",
     "population",
+    "lr_from",
 )
-"""Settings that do not decide results."""
+"""Settings that do not decide results, or are recorded by what they stand for."""
 
 
 def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
@@ -38,8 +40,15 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
     choose_device(settings.device)
     for plugin in settings.plugin:
         load_plugin(plugin)
+    rates = best_rates(settings.lr_from, choices["algorithm"]) if settings.lr_from else {}
+    if rates:
+        choices = {**choices, "lr": tuple(dict.fromkeys(rates.values()))}
     data = load_data(settings)
-    return data, hypermodel(settings, data, choices), configuration(settings, choices)
+    return (
+        data,
+        hypermodel(settings, data, choices, rates),
+        configuration(settings, choices, rates),
+    )
 
 
 def choose_device(device: str | None) -> None:
@@ -88,11 +97,15 @@ def load_data(settings: Settings):
     )
 
 
-def configuration(settings: Settings, choices: Mapping[str, tuple]) -> dict[str, Any]:
+def configuration(
+    settings: Settings, choices: Mapping[str, tuple], rates: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """All settings that decide results, defaults included."""
     named = {key: value for key, value in vars(settings).items() if key not in _MACHINE_ONLY}
     plugins = {Path(path).name: _digest(Path(path).read_bytes()) for path in settings.plugin}
-    return {**named, "plugin": plugins, "choices": {key: list(v) for key, v in choices.items()}}
+    warm = {"rates": dict(rates)} if rates else {}
+    swept = {key: list(values) for key, values in choices.items()}
+    return {**named, **warm, "plugin": plugins, "choices": swept}
 
 
 def project_name(settings: Settings, configuration: Mapping[str, Any]) -> str:
@@ -119,7 +132,7 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
             Experiment(project, read_only=True).compare(configuration, partly=True)
 
 
-def hypermodel(settings: Settings, data, choices: Mapping[str, tuple]):
+def hypermodel(settings: Settings, data, choices: Mapping[str, tuple], rates: Mapping[str, float]):
     """The learners that the settings describe, for this data."""
     from bpfree.data.preprocessing import scaler
     from bpfree.tuning.hypermodel import HyperModel
@@ -135,6 +148,7 @@ def hypermodel(settings: Settings, data, choices: Mapping[str, tuple]):
         examples=len(data.x_train),
         problem_type=settings.problem_type,
         use_xla=settings.use_xla,
+        rates=rates,
     )
 
 

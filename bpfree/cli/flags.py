@@ -69,6 +69,7 @@ class Settings:
     population: str | int
     save_best_model: bool
     plugin: tuple[str, ...]
+    lr_from: str | None
     device: str | None
     reset_training: bool
     seed: int
@@ -101,6 +102,8 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     given = {name: known[name].value for name in space.NAMES if known[name].present}
     settings = Settings(given=given, **values)
     _check(settings)
+    if settings.lr_from and "lr" in given:
+        raise UserError("--lr and --lr_from both say the learning rate: give one of them.")
     return settings
 
 
@@ -169,6 +172,12 @@ def _define() -> flags.FlagValues:
     )
     define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
     define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
+    define(
+        flags.DEFINE_string,
+        "lr_from",
+        None,
+        "an earlier experiment: each rule gets the learning rate that was best for it there",
+    )
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
     define(
         flags.DEFINE_bool,

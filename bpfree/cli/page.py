@@ -19,6 +19,9 @@ class Page(keras.callbacks.Callback):
         project: the folder.
     """
 
+    reads_weights = False
+    """So that models may train together, see `bpfree.tuning.populations`."""
+
     def __init__(self, project: Path):
         super().__init__()
         self.project = project

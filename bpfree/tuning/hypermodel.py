@@ -45,6 +45,7 @@ class HyperModel(keras_tuner.HyperModel):
         examples: in the training data, likewise.
         problem_type: `classification` or `reconstruction`.
         use_xla: whether XLA compiles the steps.
+        rates: the one learning rate that a rule meets, by its spec string; rules left out meet all.
 
     Raises:
         UserError: for an unknown value, or if no combination of rule and network can work.
@@ -62,6 +63,7 @@ class HyperModel(keras_tuner.HyperModel):
         examples: int,
         problem_type: str = "classification",
         use_xla: bool = True,
+        rates: Mapping[str, float] | None = None,
     ):
         super().__init__()
         self.input_shape = tuple(input_shape)
@@ -71,6 +73,7 @@ class HyperModel(keras_tuner.HyperModel):
         self.examples = examples
         self.problem_type = problem_type
         self.use_xla = use_xla
+        self.rates = dict(rates or {})
         self._check()
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
@@ -126,8 +129,9 @@ class HyperModel(keras_tuner.HyperModel):
         return constants
 
     def admissible(self, values: Mapping[str, Any]) -> bool:
-        """Whether the rule can work there: what it refuses is left out of the grid."""
-        return self._refusal(values) is None
+        """Whether it is in the grid: what the rule does not refuse, at the rule's own rate if it has one."""
+        own = self.rates.get(values["algorithm"], values["lr"])
+        return values["lr"] == own and self._refusal(values) is None
 
     def _refusal(self, values) -> str | None:
         rule = rules.get(values["algorithm"])

@@ -1,5 +1,7 @@
 """tune.py and train.py in this process: what they write, resume and refuse."""
 
+import contextlib
+import io
 import json
 import re
 import signal
@@ -208,12 +210,18 @@ def tuned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tune")
     arguments = [f"--experiment_dir={folder}", *ONE, "--algorithm=bp", "--bw_init=ortho"]
     arguments += ["--lr=0.01", "--executions_per_trial=2", "--save_best_model", "--num_epochs=1"]
-    assert run(tune, *arguments) == 0
-    return folder, arguments
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run(tune, *arguments) == 0
+    return folder, arguments, printed.getvalue()
+
+
+def test_executions_train_together_where_the_backend_can(tuned):
+    """None of the command's own callbacks keeps them from it."""
+    assert ("one by one" in tuned[2]) == (keras.backend.backend() == "tensorflow")
 
 
 def test_tune_ranks_the_rules_and_tests_the_best_once(tuned):
-    folder, _ = tuned
+    folder, *_ = tuned
     (project,) = (path for path in folder.iterdir() if path.is_dir())
     assert project.name.startswith("digits_classification_val_loss-")
     board = pd.read_csv(project / "leaderboard.csv")
@@ -231,7 +239,7 @@ def test_tune_ranks_the_rules_and_tests_the_best_once(tuned):
 
 
 def test_tune_refuses_another_configuration(tuned, capsys):
-    folder, arguments = tuned
+    folder, arguments, _ = tuned
     before = contents(folder)
     assert run(tune, *arguments, "--seed=3") == 2
     (line,) = capsys.readouterr().err.splitlines()

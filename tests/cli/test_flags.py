@@ -153,6 +153,7 @@ def test_zero_examples_frac_means_all():
         ("--histogram_freq=-1", ["histogram_freq", "-1"]),
         ("--population=many", ["population", "many", "auto"]),
         ("--population=0", ["population", "0"]),
+        ("--lr=0.1 --lr_from=runs/first", ["--lr and --lr_from"]),
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),
         ("--dataset=mnits", ["mnits", "mnist"]),
@@ -164,7 +165,7 @@ def test_zero_examples_frac_means_all():
 )
 def test_mistakes_are_one_sentence(argument, words):
     with pytest.raises(UserError) as refused:
-        parse(argument)
+        parse(*argument.split())
     message = str(refused.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
