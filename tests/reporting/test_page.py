@@ -176,7 +176,7 @@ def test_before_the_test_set_is_used_validation_is_called_what_it_is(tmp_path):
         page.render([sweep(tmp_path / "p", ("bp", "dfa"), ("50-50",), (0.1,), 2, False).path])
     ).text
     assert "The test set is not used yet: these are the validation values" in text
-    assert "There is no test error yet" in text
+    assert "On validation data alone: bp is best, and its lead over dfa is real." in text
 
 
 def test_heat_map_and_all_trials(parsed):

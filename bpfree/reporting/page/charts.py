@@ -119,7 +119,6 @@ def rates(frame: pd.DataFrame, metric: str, by: str, sign: int, tried: Sequence[
     scale, ends = _extent(means, logarithmic=True)
     across = Range1d(min(tried) / 1.8, max(tried) * 1.8)
     plot = _figure(y_axis_type=scale, y_range=Range1d(*ends), x_axis_type="log", x_range=across)
-    plot.xaxis.axis_label = "learning rate"
     _fix_ticks(plot.xaxis[0], sorted(tried))
     shifts = np.linspace(-_ASIDE, _ASIDE, len(found)) if len(found) > 1 else [0.0]
     for shift, curve in zip(shifts, found, strict=True):

@@ -16,7 +16,11 @@ _FEW_SEEDS = 5
 
 def verdict(project: Project) -> str:
     """Which rule is best, and whether the difference is real."""
-    return comparison.verdict(project.board, project.compared)
+    said = comparison.verdict(project.board, project.compared)
+    if not len(project.compared) or project.tested:
+        return said
+    seen = "validation" if project.objective.startswith("val_") else "training"
+    return f"On {seen} data alone: {said}"
 
 
 def figures(project: Project) -> str:
@@ -125,5 +129,3 @@ def missing(project: Project) -> Iterator[str]:
             f"trainings finished and {int(rows['epochs'].sum())} epochs recorded; the command that "
             "began the sweep goes on from there."
         )
-    if len(project.board) and not project.tested and project.objective.startswith("val_"):
-        yield "There is no test error yet: tune.py uses the test set when the sweep ends."
