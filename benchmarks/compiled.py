@@ -75,7 +75,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    every = [*rules.names(), *sorted(rules.aliases()), "dfa:recompute=true"]
+    every = [*rules.names(), "dfa:recompute=true"]
     parser.add_argument("--rules", nargs="+", default=every, help="names or spec strings")
     return parser
 

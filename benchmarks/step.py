@@ -6,6 +6,7 @@ rounds' ratios, so that a machine that slows down for a while slows all of them 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -105,8 +106,8 @@ def main() -> None:
     counted = {name: flops(model, options.batch_size) for name, model in models.items()}
     timing = stepping if options.bare else fitting
     contenders = [timing(model, options.steps, options.batch_size) for model in models.values()]
-    for contender in contenders:
-        contender()
+    for name, contender in zip(models, contenders, strict=True):
+        print(f"{name}: {contender():.1f} ms per step, compiling included", file=sys.stderr)
     rounds = [[contender() for contender in contenders] for _ in range(options.rounds)]
     times = dict(zip(models, np.transpose(rounds), strict=True))
 

@@ -16,16 +16,19 @@ def problem(learner, x, y, w):
     return Problem(toy.values(learner.trainable_variables), feedback, x, y, w)
 
 
-@pytest.fixture(scope="module")
-def regularized():
-    """A learner whose blocks bring regularisers of their own: of a kernel and of an activity."""
+@pytest.fixture(scope="module", params=["dfa", "drtp"])
+def regularized(request):
+    """A learner whose blocks bring regularisers of their own: of a kernel and of an activity.
+
+    A block under drtp has its gradient taken within the lesson, and there its regulariser's too.
+    """
     keras.utils.set_random_seed(0)
     blocks = [
         keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
         keras.layers.Dense(4, "tanh", activity_regularizer=keras.regularizers.L2(0.3)),
     ]
     net = bpfree.BlockNetwork(blocks, keras.layers.Dense(3))
-    return toy.learner("dfa", net)
+    return toy.learner(request.param, net)
 
 
 def test_regularisers_are_logged_apart_and_enter_the_gradient(regularized):
@@ -41,7 +44,7 @@ def test_regularisers_are_logged_apart_and_enter_the_gradient(regularized):
     assert evaluated["reg"] == pytest.approx(reg, rel=1e-5)
     before = toy.values(learner.trainable_variables)
     gradients = toy.values(learner.gradients(x, y, w))
-    expected = ORACLES["dfa"](truth)
+    expected = ORACLES[learner.rule.name](truth)
     expected[0] = expected[0] + 0.2 * K1
     delta = 0.6 / len(x) * truth.hidden[1] * (1 - truth.hidden[1] ** 2)
     expected[2] = expected[2] + truth.hidden[0].T @ delta
@@ -116,6 +119,18 @@ def test_the_last_batch_may_be_smaller():
     for part in (slice(8), slice(8, None)):
         parts.train_on_batch(x[part], y[part], sample_weight=w[part])
     toy.assert_close(whole.trainable_variables, parts.trainable_variables, 1e-6)
+
+
+@pytest.mark.parametrize("rule", ["dfa", "drtp", "dfa:recompute=true"])
+def test_a_step_leaves_its_batch_statistics_behind(rule):
+    """moving mean ← 0.99 · 0 + 0.01 · mean_n (x K_1), once, also where a block's gradient is taken within
+    the lesson and where there is a second forward pass."""
+    x, y, w = toy.batch()
+    learner = toy.learner(rule, batch_norm=True)
+    mean = (x @ toy.values(learner.trainable_variables)[0]).mean(0)
+    toy.step(learner, x, y, w)
+    (found,) = (v for v in learner.network.blocks[0].variables if v.name == "moving_mean")
+    np.testing.assert_allclose(toy.values([found])[0], 0.01 * mean, rtol=1e-4)
 
 
 def test_labels_train_like_one_hot_targets():
