@@ -17,7 +17,9 @@ from bpfree.cli.flags import Settings
 from bpfree.errors import UserError
 from bpfree.tuning.records import Experiment
 
-_MACHINE_ONLY = ("experiment_dir", "data_dir", "device", "reset_training", "given", "plugin")
+_MACHINE_ONLY = (
+    *("experiment_dir", "data_dir", "device", "dry_run", "reset_training", "given", "plugin"),
+)
 """Settings that do not decide results."""
 
 

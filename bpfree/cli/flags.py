@@ -69,6 +69,7 @@ class Settings:
     save_best_model: bool
     plugin: tuple[str, ...]
     device: str | None
+    dry_run: bool
     reset_training: bool
     seed: int
 
@@ -162,6 +163,12 @@ def _define() -> flags.FlagValues:
     define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
     define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
+    define(
+        flags.DEFINE_bool,
+        "dry_run",
+        False,
+        "print the grid and an estimate of the time, and write nothing",
+    )
     define(
         flags.DEFINE_bool,
         "reset_training",

@@ -270,9 +270,9 @@ def plot_alignment(
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     low, high = (end(ax.dataLim.intervaly[n] for ax in panels) for n, end in enumerate((min, max)))
     margin = 0.05 * (max(high, 0) - min(low, 0))
-    panels[0].set_ylim(max(-1, min(low, 0) - margin), min(1, max(high, 0) + margin))
+    panels[0].set_ylim(max(-1.05, min(low, 0) - margin), min(1.05, max(high, 0) + margin))
     figure.supxlabel("epoch", fontsize="medium")
-    figure.supylabel(f"{label(metric)}", fontsize="medium")
+    figure.supylabel(label(metric), fontsize="medium")
     _legend_beside(figure, handles, _columns(by))
     return figure
 

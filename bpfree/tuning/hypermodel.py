@@ -121,9 +121,10 @@ class HyperModel(keras_tuner.HyperModel):
 
     def admissible(self, values: Mapping[str, Any]) -> bool:
         """Whether the rule can work there: what it refuses is left out of the grid."""
-        return self._refusal(values) is None
+        return self.refusal(values) is None
 
-    def _refusal(self, values) -> str | None:
+    def refusal(self, values: Mapping[str, Any]) -> str | None:
+        """Why these values cannot work together, in a sentence; None where they can."""
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)
@@ -173,7 +174,7 @@ class HyperModel(keras_tuner.HyperModel):
                     raise UserError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
         deciding = ("algorithm", "activation", "fw_init", "schedule")
         refusals = [
-            self._refusal(dict(zip(deciding, values, strict=True)))
+            self.refusal(dict(zip(deciding, values, strict=True)))
             for values in product(*(self.choices[name] for name in deciding))
         ]
         if all(refusals):
