@@ -27,6 +27,7 @@ _MACHINE_ONLY = (
     "plugin",
     "population",
     "lr_from",
+    "dry_run",
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 

@@ -71,6 +71,7 @@ class Settings:
     plugin: tuple[str, ...]
     lr_from: str | None
     device: str | None
+    dry_run: bool
     reset_training: bool
     seed: int
 
@@ -179,6 +180,12 @@ def _define() -> flags.FlagValues:
         "an earlier experiment: each rule gets the learning rate that was best for it there",
     )
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
+    define(
+        flags.DEFINE_bool,
+        "dry_run",
+        False,
+        "print the grid and an estimate of the time, and write nothing",
+    )
     define(
         flags.DEFINE_bool,
         "reset_training",

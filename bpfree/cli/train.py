@@ -22,6 +22,10 @@ def main(argv: list[str]) -> int:
     settings = flags.parse(argv, PROGRAM)
     if settings is None:
         return 0
+    if settings.dry_run:
+        raise UserError(
+            "train.py has no --dry_run, since it trains one network: that is tune.py's."
+        )
     for name, values in settings.given.items():
         if len(values) > 1:
             raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")

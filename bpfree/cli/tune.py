@@ -19,10 +19,15 @@ def main(argv: list[str]) -> int:
     settings = flags.parse(argv, PROGRAM)
     if settings is None:
         return 0
-    if not settings.experiment_dir:
+    if not settings.experiment_dir and not settings.dry_run:
         raise UserError("No directory to write to: give --experiment_dir, e.g. runs/first.")
     choices = space.choices(settings.given, settings.problem_type, settings.objective)
     data, hypermodel, configuration = experiment.prepare(settings, choices)
+    if settings.dry_run:
+        from bpfree.cli import plan
+
+        plan.show(settings, hypermodel, data)
+        return 0
     name = experiment.project_name(settings, configuration)
     experiment.claim(settings, name, configuration)
 

@@ -3,13 +3,17 @@
 from importlib import import_module
 
 _HOMES = {
+    "compare": "comparison",
     "results": "frames",
     "histories": "frames",
     "leaderboard": "ranking",
+    "plot_alignment": "plots",
+    "plot_filters": "samples",
     "plot_histories": "plots",
     "plot_information_plane": "plots",
     "plot_learning_rates": "plots",
     "plot_probes": "plots",
+    "plot_reconstructions": "samples",
     "plot_samples": "samples",
 }
 __all__ = sorted(_HOMES)

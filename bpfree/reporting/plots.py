@@ -177,8 +177,7 @@ def plot_information_plane(
     figure.supxlabel("nHSIC(X; Z)", fontsize="medium")
     figure.supylabel("nHSIC(Y; Z)", fontsize="medium")
     _shading_bar(figure, panels, shade)
-    look = {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}
-    figure.legend(handles.values(), handles, loc="outside right upper", **look)
+    _legend_beside(figure, handles, columns)
     return figure
 
 
@@ -234,6 +233,50 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:n])
 
 
+def plot_alignment(
+    frame: pd.DataFrame,
+    metric: str = "bp_cosine",
+    by: str | Sequence[str] = "algorithm",
+    spread: str = "interval",
+) -> Figure:
+    """The cosine between what a rule does and what it might, layer by layer, over epochs.
+
+    One panel per block, and one of the head; in it one curve per group, as in `plot_histories`.
+    `bp_cosine` is that of a rule's gradients with backpropagation's, `weight_alignment` that of the
+    forward kernels with what the feedback asks of them. For runs with the tracker of that name.
+
+    Args:
+        frame: from `histories`, or a part of it: all its executions enter the means.
+        metric: `bp_cosine`, `weight_alignment`, or whatever else has columns like `bp_cosine/block_1`.
+        by: the column or columns whose values make a group.
+        spread: "interval" (95 % Student t, over executions), "std" or "range" (lowest to highest).
+
+    Raises:
+        UserError: no such column or spread, or no value to draw.
+    """
+    places = [f"{metric}/block_{block}" for block in _blocks(frame, metric)]
+    head = f"{metric}/head"
+    places += [head] if head in frame and frame[head].count() else []
+    if not places:
+        raise _untracked(metric, metric)
+    figure, panels = _panels(len(places))
+    handles = {}
+    for ax, place in zip(panels, places, strict=True):
+        plot_histories(frame, place, by, ax, spread)
+        ax.get_legend().remove()
+        ax.axhline(0, color=style.GREY, linewidth=0.8, zorder=0)
+        ax.set_title(place.partition("/")[2].replace("_", " "), fontsize="medium")
+        ax.set(xlabel="", ylabel="")
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    low, high = (end(ax.dataLim.intervaly[n] for ax in panels) for n, end in enumerate((min, max)))
+    margin = 0.05 * (max(high, 0) - min(low, 0))
+    panels[0].set_ylim(max(-1.05, min(low, 0) - margin), min(1.05, max(high, 0) + margin))
+    figure.supxlabel("epoch", fontsize="medium")
+    figure.supylabel(label(metric), fontsize="medium")
+    _legend_beside(figure, handles, _columns(by))
+    return figure
+
+
 def plot_probes(
     frame: pd.DataFrame,
     by: str | Sequence[str] = "algorithm",
@@ -285,15 +328,23 @@ def _measured_blocks(
     frame: pd.DataFrame, tracker: str, name: str, wanted: Sequence[int] | None = None
 ) -> list[int]:
     """The numbers of the blocks for which `name/block_<number>` holds values."""
-    matches = (re.fullmatch(rf"{name}/block_(\d+)", str(column)) for column in frame)
-    found = sorted(int(match[1]) for match in matches if match and frame[match[0]].count())
+    found = _blocks(frame, name)
     if not found:
-        raise UserError(f"The frame holds no {name}/block_1: train with --tracker {tracker}.")
+        raise _untracked(tracker, name)
     for block in wanted or ():
         if block not in found:
             there = ", ".join(map(str, found))
             raise UserError(f"There is no block {block!r} with values: choose among {there}.")
     return list(wanted or found)
+
+
+def _blocks(frame: pd.DataFrame, name: str) -> list[int]:
+    matches = (re.fullmatch(rf"{name}/block_(\d+)", str(column)) for column in frame)
+    return sorted(int(match[1]) for match in matches if match and frame[match[0]].count())
+
+
+def _untracked(tracker: str, name: str) -> UserError:
+    return UserError(f"The frame holds no {name}/block_1: train with --tracker {tracker}.")
 
 
 def _columns(by: str | Sequence[str]) -> list[str]:
@@ -310,8 +361,18 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _finish(ax: Axes, columns: list[str], most_inside: int = _MOST_INSIDE) -> Figure:
-    legend = {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}
+    legend = _legend_look(columns)
     if len(ax.get_legend_handles_labels()[0]) > most_inside:
         legend |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
     ax.legend(**legend)
     return ax.figure
+
+
+def _legend_beside(figure: Figure, handles: dict[str, Line2D], columns: list[str]) -> None:
+    """One legend for all panels, by name."""
+    look = _legend_look(columns)
+    figure.legend(handles.values(), handles, loc="outside right upper", **look)
+
+
+def _legend_look(columns: list[str]) -> dict[str, Any]:
+    return {"title": ", ".join(map(label, columns)), "frameon": False, "alignment": "left"}

@@ -131,9 +131,10 @@ class HyperModel(keras_tuner.HyperModel):
     def admissible(self, values: Mapping[str, Any]) -> bool:
         """Whether it is in the grid: what the rule does not refuse, at the rule's own rate if it has one."""
         own = self.rates.get(values["algorithm"], values["lr"])
-        return values["lr"] == own and self._refusal(values) is None
+        return values["lr"] == own and self.refusal(values) is None
 
-    def _refusal(self, values) -> str | None:
+    def refusal(self, values: Mapping[str, Any]) -> str | None:
+        """Why these values cannot work together, in a sentence; None where they can."""
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)
@@ -183,7 +184,7 @@ class HyperModel(keras_tuner.HyperModel):
                     raise UserError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
         deciding = ("algorithm", "activation", "fw_init", "schedule")
         refusals = [
-            self._refusal(dict(zip(deciding, values, strict=True)))
+            self.refusal(dict(zip(deciding, values, strict=True)))
             for values in product(*(self.choices[name] for name in deciding))
         ]
         if all(refusals):

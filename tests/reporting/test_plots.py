@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from bpfree.errors import UserError
 from bpfree.reporting import (
+    plot_alignment,
     plot_histories,
     plot_information_plane,
     plot_learning_rates,
@@ -48,8 +49,8 @@ def lines(figure, n=0):
     return dict(zip(names, handles, strict=True))
 
 
-def band(figure, n):
-    vertices = figure.axes[0].collections[n].get_paths()[0].vertices
+def band(figure, n, panel=0):
+    vertices = figure.axes[panel].collections[n].get_paths()[0].vertices
     ends = {}
     for x, y in vertices:
         ends.setdefault(x, []).append(y)
@@ -275,6 +276,7 @@ def course(rule, execution, epochs, blocks=(1, 2)):
             x = 10 * block + epoch + execution
             row |= {f"nhsic_x/block_{block}": x, f"nhsic_y/block_{block}": x**2 / 100}
             row[f"linear_probe/block_{block}"] = x / 2
+            row[f"bp_cosine/block_{block}"] = x / 100
         rows.append(row)
     return rows
 
@@ -324,6 +326,33 @@ def test_the_information_plane_darkens_from_the_first_epoch_to_the_last(looked_a
     assert (ticks[0], ticks[-1]) == ("1", "4")
 
 
+def test_alignment_has_a_panel_for_every_block_and_the_head(looked_at):
+    looked_at["bp_cosine/head"] = 1.0
+    figure = plot_alignment(looked_at)
+    assert list(panels(figure)) == ["block 1", "block 2", "block 3", "head"]
+    second = lines(figure, 1)
+    assert list(second) == ["bp (n=1)", "dfa (n=2)"]
+    np.testing.assert_allclose(second["bp (n=1)"].get_ydata(), [0.21, 0.22, 0.23, 0.24])
+    np.testing.assert_allclose(second["dfa (n=2)"].get_ydata()[:3], [0.22, 0.23, 0.24])
+    values = np.array([0.21, 0.23])
+    expected = scipy.stats.t.interval(0.95, 1, values.mean(), scipy.stats.sem(values))
+    assert band(figure, 1, 1)[1.0] == pytest.approx(expected, rel=1e-9)
+    assert list(lines(figure, 2)) == ["bp (n=1)"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["bp (n=1)", "dfa (n=2)"]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("epoch", "bp cosine")
+    low, high = panels(figure)["head"].get_ylim()
+    assert -1 <= low <= 0 and high == pytest.approx(1.05)
+
+
+def test_alignment_of_weights_may_begin_with_the_second_block(looked_at):
+    looked_at["weight_alignment/block_2"] = -0.5
+    figure = plot_alignment(looked_at, "weight_alignment", spread="range")
+    assert list(panels(figure)) == ["block 2"]
+    low, high = panels(figure)["block 2"].get_ylim()
+    assert -1 < low < -0.5 and 0 <= high < 0.1
+
+
 def test_probes_are_drawn_over_depth_at_the_last_epoch(looked_at):
     figure = plot_probes(looked_at)
     bars = lines(figure)
@@ -353,6 +382,7 @@ def test_figures_of_blocks_draw_without_pyplot(looked_at, tmp_path):
     plot_information_plane(looked_at[looked_at["epoch"] == 1]).savefig(tmp_path / "x.png")
     plot_information_plane(looked_at).savefig(tmp_path / "x.pdf")
     plot_probes(looked_at).savefig(tmp_path / "y.png")
+    plot_alignment(looked_at).savefig(tmp_path / "z.pdf")
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
@@ -365,6 +395,8 @@ def test_figures_of_blocks_draw_without_pyplot(looked_at, tmp_path):
             {"blocks": [1, 4]},
             "no block 4 with values: choose among 1, 2, 3",
         ),
+        (plot_alignment, {"by": "rule"}, "no column 'rule'"),
+        (plot_alignment, {"spread": "sem"}, "spread 'sem': choose one of interval, std, range"),
         (plot_probes, {"by": "rule"}, "no column 'rule'"),
         (plot_probes, {"epoch": 5}, "no rows"),
     ],
@@ -377,6 +409,8 @@ def test_what_no_block_has_gets_a_sentence(looked_at, plot, arguments, message):
 def test_runs_without_the_trackers_get_a_sentence(frame):
     with pytest.raises(UserError, match="no nhsic_x/block_1: train with --tracker nhsic"):
         plot_information_plane(frame)
+    with pytest.raises(UserError, match="no bp_cosine/block_1: train with --tracker bp_cosine"):
+        plot_alignment(frame)
     with pytest.raises(
         UserError, match="no linear_probe/block_1: train with --tracker linear_probe"
     ):
