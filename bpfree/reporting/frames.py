@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bpfree.errors import UserError
+from bpfree.tuning.failures import reason
 from bpfree.tuning.records import Execution, Experiment, Trial
 
 _PLACE = ("project", "trial", "index", "execution")
@@ -122,7 +123,6 @@ def _result(
     state = {"state": trial.state, "finished": bool(result)}
     outcome = {name: result.get(name) for name in _OUTCOME}
     outcome |= {"trial_score": trial.score, "epochs": epochs}
-    failure = (trial.failure or "").strip().splitlines()
     return (
         _place(project, trial, execution) | state,
         _choices(trial),
@@ -130,7 +130,7 @@ def _result(
         outcome,
         mapping(result.get("metrics")),
         _test(execution) if execution else {},
-        {"failure": failure[-1] if failure else None},
+        {"failure": reason(trial.failure)},
     )
 
 

@@ -129,12 +129,14 @@ class HyperModel(keras_tuner.HyperModel):
         return constants
 
     def admissible(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is in the grid: what the rule does not refuse, at the rule's own rate if it has one."""
-        own = self.rates.get(values["algorithm"], values["lr"])
-        return values["lr"] == own and self.refusal(values) is None
+        """Whether it is in the grid."""
+        return self.refusal(values) is None
 
     def refusal(self, values: Mapping[str, Any]) -> str | None:
         """Why these values cannot work together, in a sentence; None where they can."""
+        own = self.rates.get(values["algorithm"])
+        if own is not None and values.get("lr", own) != own:
+            return "each rule keeps the learning rate that was best for it in the earlier sweep."
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from bpfree.tuning.failures import reason
 from bpfree.tuning.records import Trial
 
 
@@ -111,10 +112,10 @@ class Progress(Silence):
         """One line that stays, for every trial."""
         name = self.regime.objective.name
         outcome = f"{name} {trial.score:.4g}" if trial.state == "completed" else "[red]failed[/red]"
-        reason = (trial.failure or "").strip().splitlines()[-1:]
+        why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
         self.console.print(
-            f"trial {self.done}/{self.trials}  {label(trial)}  {outcome} {' '.join(reason)}{left}",
+            f"trial {self.done}/{self.trials}  {label(trial)}  {outcome} {why}{left}",
             soft_wrap=True,
             highlight=False,
         )

@@ -10,6 +10,7 @@ import pytest
 
 from bpfree.errors import UserError
 from bpfree.reporting import histories, leaderboard, results
+from bpfree.tuning.failures import reason
 from bpfree.tuning.records import Experiment, write_json
 
 pytestmark = pytest.mark.once
@@ -105,6 +106,32 @@ def test_an_unfinished_execution_lacks_what_is_not_known_yet(runs):
     row = results(runs).iloc[4]
     assert (row["epochs"], row["algorithm"]) == (1, "bp")
     assert row[["seed", "score", "trial_score", "best_epoch", "loss", "val_error"]].isna().all()
+
+
+WRAPPED = """Traceback (most recent call last):
+  File "learner.py", line 1, in call
+RuntimeError: Exception encountered when calling Learner.call().
+
+\x1b[1mit is broken\x1b[0m
+
+Arguments received by Learner.call():
+  • inputs=('tensor', 'tensor')
+  • training=True
+"""
+
+
+@pytest.mark.parametrize(
+    ("traceback", "expected"),
+    [
+        (WRAPPED, "RuntimeError: it is broken"),
+        ("Traceback\n  File x\nValueError: no such thing\n", "ValueError: no such thing"),
+        ("MemoryError", "MemoryError"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_reason_of_a_failure(traceback, expected):
+    assert reason(traceback) == expected
 
 
 def test_a_failure_is_shown_by_its_last_line(runs):

@@ -15,6 +15,7 @@ from bpfree.reporting.courses import text
 from bpfree.reporting.metrics import label
 from bpfree.reporting.page.charts import swatch
 from bpfree.reporting.page.project import BY, Project
+from bpfree.tuning.failures import plain, reason
 from bpfree.tuning.records import Trial
 from bpfree.tuning.statistics import Summary, summary
 
@@ -167,9 +168,9 @@ def failures(project: Project) -> tuple[list[tuple[str, str, str, str]], int]:
     found = []
     for trial in failed[:MOST_FAILURES]:
         values = [f"{name} {text(trial.hyperparameters.get(name))}" for name in project.varying]
-        traceback = str(trial.failure or "").strip()
-        reason = (traceback.splitlines() or ["no reason was recorded"])[-1]
-        found.append((trial.id, ", ".join(values), reason, traceback[-_MOST_TRACEBACK:]))
+        traceback = plain(trial.failure)
+        why = reason(traceback) or "no reason was recorded"
+        found.append((trial.id, ", ".join(values), why, traceback[-_MOST_TRACEBACK:]))
     return found, len(failed) - len(found)
 
 
