@@ -318,6 +318,19 @@ def test_statistics_are_collected_once_a_step():
     toy.assert_close(*collected)
 
 
+def test_each_block_is_guessed_by_a_net_of_its_own():
+    """Random nets with the weights of the trained ones give the same guesses, block by block."""
+    trained, untrained = (
+        toy.learner(f"fg:guess={guess}", arch="5-4-4", **PLAIN) for guess in ("local", "fixed-ntk")
+    )
+    for theirs, ours in zip(trained.rule.heads, untrained.rule.random, strict=True):
+        for a, b in zip(ours.weights, theirs.weights, strict=True):
+            a.assign(b)
+    found, expected = (toy.values(e.gradients(*toy.batch()))[:6] for e in (untrained, trained))
+    assert all(np.any(gradient) for gradient in expected)
+    toy.assert_close(found, expected)
+
+
 def test_random_nets_are_drawn_anew_or_kept_and_never_learn():
     found = {}
     for guess in ("ntk", "fixed-ntk"):

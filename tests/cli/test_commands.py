@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import re
-import signal
 from pathlib import Path
 
 import keras
@@ -17,14 +16,6 @@ from bpfree.cli import answer, train, tune
 
 SMALL = ["--arch=8", "--examples_frac=0.2", "--use_xla=false", "--num_epochs=2"]
 ONE = [*SMALL, "--algorithm=dfa", "--activation=tanh", "--nobatch_norm", "--reg_rate=0"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_signals():
-    """Commands take TERM over; the tests give it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def run(command, *arguments):

@@ -1,7 +1,6 @@
 """tune.py --dry_run: what it says of a grid is counted by hand here, and it writes nothing."""
 
 import re
-import signal
 
 import pytest
 
@@ -10,13 +9,6 @@ from bpfree.cli import answer, plan, train, tune
 GRID = ["--algorithm=bp", "--algorithm=dfa", "--arch=8", "--arch=9", "--activation=tanh"]
 GRID += ["--nobatch_norm", "--reg_rate=0", "--reg_rate=0.1", "--lr=0.1", "--lr=0.01", "--lr=0.001"]
 GRID += ["--use_xla=false", "--num_epochs=7", "--executions_per_trial=2", "--batch_size=100"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_signals():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def run(command, *arguments):
