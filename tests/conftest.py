@@ -1,6 +1,7 @@
 """What every test shares: few threads, no display, a fixed seed."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def _seed():
     """Seeds Keras, Python and NumPy, where a test module imports Keras at all."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def own_signals():
+    """Gives TERM back after tests of commands, which take it over."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

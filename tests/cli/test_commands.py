@@ -14,6 +14,8 @@ import pytest
 import bpfree
 from bpfree.cli import answer, train, tune
 
+pytestmark = pytest.mark.usefixtures("own_signals")
+
 SMALL = ["--arch=8", "--examples_frac=0.2", "--use_xla=false", "--num_epochs=2"]
 ONE = [*SMALL, "--algorithm=dfa", "--activation=tanh", "--nobatch_norm", "--reg_rate=0"]
 

@@ -6,6 +6,8 @@ import pytest
 
 from bpfree.cli import answer, plan, train, tune
 
+pytestmark = pytest.mark.usefixtures("own_signals")
+
 GRID = ["--algorithm=bp", "--algorithm=dfa", "--arch=8", "--arch=9", "--activation=tanh"]
 GRID += ["--nobatch_norm", "--reg_rate=0", "--reg_rate=0.1", "--lr=0.1", "--lr=0.01", "--lr=0.001"]
 GRID += ["--use_xla=false", "--num_epochs=7", "--executions_per_trial=2", "--batch_size=100"]
