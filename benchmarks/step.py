@@ -32,7 +32,7 @@ class ForwardForwardBlocks(ForwardForward):
         return [x]
 
     def classify(self, activations):
-        return keras.ops.zeros((len(activations[0]), self.classifier.units))
+        return keras.ops.zeros((keras.ops.shape(activations[0])[0], self.classifier.units))
 
 
 class Stopwatch(keras.callbacks.Callback):
