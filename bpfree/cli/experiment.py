@@ -166,16 +166,16 @@ def search(
         watchers: Keras callbacks that all executions share.
     """
     from bpfree.analysis import trackers
-    from bpfree.tuning.tensorboard import TensorBoard
+    from bpfree.tuning.tensorboard import Log
+
+    log = Log(tuner, data, settings.histogram_freq)
 
     def callbacks(model, trial, k):
-        log = tuner.experiment.path / "log" / trial.id / f"execution-{k}"
-        board = TensorBoard(log, trial.hyperparameters, settings.histogram_freq)
         chosen = [
             tracker(*tuner.probe(data, trial.hyperparameters, held_out=tracker.held_out))
             for tracker in map(trackers.find, settings.tracker)
         ]
-        return [*chosen, board, *watchers]
+        return [*chosen, *log.callbacks(model, trial, k), *watchers]
 
     tuner.search(
         data,
