@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bpfree.cli import backend
 from bpfree.cli.flags import Settings
 from bpfree.cli.warm_start import best_rates
+from bpfree.data import catalog
 from bpfree.errors import UserError
 from bpfree.tuning.records import Experiment
 
@@ -39,6 +41,7 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
         UserError: for whatever in them cannot work; nothing has been written then.
     """
     choose_device(settings.device)
+    backend.start(settings.device, tensorflow=catalog.read_by_tensorflow(settings.dataset))
     for plugin in settings.plugin:
         load_plugin(plugin)
     rates = best_rates(settings.lr_from, choices["algorithm"]) if settings.lr_from else {}
@@ -166,16 +169,16 @@ def search(
         watchers: Keras callbacks that all executions share.
     """
     from bpfree.analysis import trackers
-    from bpfree.tuning.tensorboard import TensorBoard
+    from bpfree.tuning.tensorboard import Log
+
+    log = Log(tuner, data, settings.histogram_freq)
 
     def callbacks(model, trial, k):
-        log = tuner.experiment.path / "log" / trial.id / f"execution-{k}"
-        board = TensorBoard(log, trial.hyperparameters, settings.histogram_freq)
         chosen = [
             tracker(*tuner.probe(data, trial.hyperparameters, held_out=tracker.held_out))
             for tracker in map(trackers.find, settings.tracker)
         ]
-        return [*chosen, board, *watchers]
+        return [*chosen, *log.callbacks(model, trial, k), *watchers]
 
     tuner.search(
         data,

@@ -43,6 +43,11 @@ def check_name(name: str) -> str:
     )
 
 
+def read_by_tensorflow(name: str) -> bool:
+    """Whether TensorFlow Datasets reads this set."""
+    return name in TFDS_NAMES or name.startswith("tfds:")
+
+
 def load(
     name: str,
     data_dir: str | os.PathLike | None = None,

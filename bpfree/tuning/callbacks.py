@@ -74,6 +74,16 @@ def made(callbacks, model: keras.Model, trial: Trial, k: int) -> Sequence[keras.
     return callbacks(model, trial, k) if callable(callbacks) else copy.deepcopy(callbacks)
 
 
+def failed(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Tells the callbacks that have a method `on_train_failure` that an exception ended the run.
+
+    Keras tells nobody. A run that goes on later, after a kill or with more room on the disk, has not failed.
+    """
+    for callback in callbacks:
+        if hasattr(callback, "on_train_failure"):
+            callback.on_train_failure()
+
+
 def row_of(epoch: int, logs: dict) -> dict[str, float]:
     """An epoch's row in the history, from Keras's epoch (from 0) and its logs."""
     return {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}

@@ -13,9 +13,9 @@ import keras_tuner
 from bpfree.data.batches import Batches, feed, stream
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
-from bpfree.errors import UserError
+from bpfree.errors import DiskError, UserError
 from bpfree.schedule import last_turn
-from bpfree.tuning.callbacks import Recorder, best_epoch
+from bpfree.tuning.callbacks import Recorder, best_epoch, failed
 from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
 from bpfree.tuning.records import Execution
 
@@ -131,13 +131,19 @@ def run(
         recorder = Recorder(
             execution, checkpoint, regime.objective, regime.score == "best", watched, report
         )
-        model.fit(
-            **feed(batches.train(seed), [*watched, recorder]),
-            validation_data=None if validation is None else stream(validation),
-            initial_epoch=epoch,
-            epochs=regime.epochs,
-            verbose=0,
-        )
+        try:
+            model.fit(
+                **feed(batches.train(seed), [*watched, recorder]),
+                validation_data=None if validation is None else stream(validation),
+                initial_epoch=epoch,
+                epochs=regime.epochs,
+                verbose=0,
+            )
+        except DiskError:
+            raise
+        except Exception:
+            failed(callbacks)
+            raise
     return finish(execution, regime, seed, time.monotonic() - started)
 
 

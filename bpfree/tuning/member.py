@@ -12,7 +12,7 @@ import numpy as np
 from bpfree.data.batches import Batches
 from bpfree.tuning import execution as executions
 from bpfree.tuning import records
-from bpfree.tuning.callbacks import best_epoch, check, row_of
+from bpfree.tuning.callbacks import best_epoch, check, failed, row_of
 from bpfree.tuning.checkpoint import Checkpoint, read_archive, write_archive
 from bpfree.tuning.execution import Regime
 
@@ -73,7 +73,6 @@ class Member:
         Returns:
             The values of its variables; None if the run is over.
         """
-        self._end_callbacks()
         self.epoch, stopped = executions.standing(self.execution)
         self.history = self.execution.history()
         self.improved, self._unsaved, self._best_unsaved = False, [], False
@@ -150,23 +149,25 @@ class Member:
     def fail(self) -> None:
         """Ends the member by the exception that is being handled."""
         self.failure, self.ended, self.improved = traceback.format_exc(), True, False
-        self._end_callbacks()
+        self._fail_callbacks()
 
     def discard(self) -> None:
         """Ends the member and deletes its execution: alone, it would not have begun."""
         self.ended, self.result, self.failure, self.improved = True, None, None, False
         self._unsaved, self._best_unsaved = [], False
-        self._end_callbacks()
+        self._fail_callbacks()
         shutil.rmtree(self.execution.path, ignore_errors=True)
 
     def _finish(self) -> None:
         self.ended = True
-        self._end_callbacks()
-        self.result = executions.finish(self.execution, self.regime, self.seed, self.seconds)
-
-    def _end_callbacks(self) -> None:
         for callback in self.watched if self._begun else ():
             callback.on_train_end()
+        self._begun = False
+        self.result = executions.finish(self.execution, self.regime, self.seed, self.seconds)
+
+    def _fail_callbacks(self) -> None:
+        if self._begun:
+            failed(self.watched)
         self._begun = False
 
 
