@@ -91,8 +91,7 @@ def verdict(board: pd.DataFrame, compared: pd.DataFrame, by: str = "algorithm") 
     if not real:
         return f"{leader} comes first, but its lead over {_all(open_)} is undecided."
     return (
-        f"{leader} comes first: its lead over {_few(real)} is real, "
-        f"over {_few(open_)} undecided."
+        f"{leader} comes first: its lead over {_few(real)} is real, over {_few(open_)} undecided."
     )
 
 
