@@ -31,6 +31,9 @@ _MACHINE_ONLY = (
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 
+_LATER = {"extend_grid": False}
+"""Flags that came later, recorded where given: an experiment begun before goes on as it was."""
+
 
 def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
     """Data, hypermodel and configuration of the settings; imports the backend.
@@ -103,6 +106,9 @@ def configuration(
 ) -> dict[str, Any]:
     """All settings that decide results, defaults included."""
     named = {key: value for key, value in vars(settings).items() if key not in _MACHINE_ONLY}
+    for key, default in _LATER.items():
+        if named[key] == default:
+            del named[key]
     plugins = {Path(path).name: _digest(Path(path).read_bytes()) for path in settings.plugin}
     warm = {"rates": dict(rates)} if rates else {}
     swept = {key: list(values) for key, values in choices.items()}
@@ -130,7 +136,10 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
         if settings.reset_training:
             shutil.rmtree(project)
         elif project.name != name:
-            Experiment(project, read_only=True).compare(configuration, partly=True)
+            there = Experiment(project, read_only=True)
+            known = there.record().get("configuration", {})
+            later = {key: default for key, default in _LATER.items() if key in known}
+            there.compare({**later, **configuration}, partly=True)
 
 
 def hypermodel(settings: Settings, data, choices: Mapping[str, tuple], rates: Mapping[str, float]):

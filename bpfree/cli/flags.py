@@ -70,6 +70,7 @@ class Settings:
     save_best_model: bool
     plugin: tuple[str, ...]
     lr_from: str | None
+    extend_grid: bool
     device: str | None
     dry_run: bool
     reset_training: bool
@@ -105,6 +106,8 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     _check(settings)
     if settings.lr_from and "lr" in given:
         raise UserError("--lr and --lr_from both say the learning rate: give one of them.")
+    if settings.extend_grid:
+        _check_extension(settings)
     return settings
 
 
@@ -179,6 +182,12 @@ def _define() -> flags.FlagValues:
         None,
         "an earlier experiment: each rule gets the learning rate that was best for it there",
     )
+    define(
+        flags.DEFINE_bool,
+        "extend_grid",
+        False,
+        "try further learning rates for a rule whose best one lies at the border: up to 3 at either end",
+    )
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
     define(
         flags.DEFINE_bool,
@@ -223,6 +232,19 @@ def _population(value: str) -> str | int:
     if not value.isdigit() or int(value) < 1:
         raise UserError(f"--population is auto, off or a number from 1, received {value!r}.")
     return int(value)
+
+
+def _check_extension(settings: Settings) -> None:
+    if settings.lr_from:
+        raise UserError(
+            "--extend_grid looks for better learning rates, and --lr_from fixes them: give one of them."
+        )
+    rates = settings.given.get("lr") or space.DECADES
+    if len(set(rates)) < 2:
+        raise UserError(
+            f"--extend_grid goes on by the ratio of the outermost learning rates, received only {rates[0]}: "
+            "give --lr at least twice."
+        )
 
 
 def _check(settings: Settings) -> None:

@@ -53,6 +53,11 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
         print(f"  {line}")
     for reason, count in refused.items():
         print(f"Left out, {_counted(count, 'combination')}: {reason}")
+    if settings.extend_grid:
+        print(
+            "Then up to 3 learning rates more at either end, for each rule whose best one lies at the "
+            "border; the time below is without them."
+        )
     print("Time, from one step of each network:", flush=True)
     total = 0.0
     for name, alike in _networks(points).items():

@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
         seed=settings.seed,
         score=settings.score,
         population=settings.population,
+        extend_grid=settings.extend_grid,
     )
     page = Page(tuner.experiment.path)
     experiment.search(tuner, settings, data, configuration, watchers=[page])

@@ -34,6 +34,7 @@ def configuration(tuner, data: Dataset, settings: dict[str, Any]) -> dict[str, A
         "executions_per_trial": tuner.executions_per_trial,
         "seed": tuner.seed,
         "max_trials": tuner.oracle.max_trials,
+        **tuner.oracle.described(),
         "regime": {**regime, "augment": list(regime["augment"])},
         "data": {
             "name": data.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,26 +25,29 @@ class Populations:
 
     Args:
         tuner: whose `regime`, `experiment`, `program`, `model` and `build` are used.
-        points: the values of every trial, in order.
         data: the data set.
         callbacks: as `GridSearch.search` has them.
         progress: told of every epoch.
         limit: executions in a population at most; None: as many as the device has room for.
     """
 
-    def __init__(self, tuner, points: Sequence[dict[str, Any]], data, callbacks, progress, limit):
-        self.tuner, self.points, self.data = tuner, points, data
+    def __init__(self, tuner, data, callbacks, progress, limit):
+        self.tuner, self.data = tuner, data
         self.callbacks, self.progress, self.limit = callbacks, progress, limit
-        self._programs = [tuner.program(values) for values in points]
+
+    def begin(self, points: Mapping[int, dict[str, Any]]) -> None:
+        """Takes the trials of a wave: their values, by index."""
+        self.points = points
+        self._programs = {index: self.tuner.program(values) for index, values in points.items()}
         self._left: set[str] = set()
 
     def train(self, index: int) -> None:
-        """Brings the trial of a point, and all others of its program, to their ends if it can."""
+        """Brings a trial of the wave, and all others of its program, to their ends if it can."""
         key = self._programs[index]
         if key in self._left:
             return
         self._left.add(key)
-        same = [i for i, program in enumerate(self._programs) if program == key]
+        same = [i for i, program in self._programs.items() if program == key]
         trials = [self.tuner.experiment.trial(i, self.points[i]) for i in same]
         first = self.tuner.experiment.trial(index, self.points[index])
         try:

@@ -22,6 +22,9 @@ class Silence:
     def __exit__(self, *error):
         return None
 
+    def wave_began(self, trials: int) -> None:
+        """So many trials are about to run, those that have ended already included."""
+
     def trial_began(self, trial: Trial) -> None:
         """A trial is about to run."""
 
@@ -41,14 +44,13 @@ class Progress(Silence):
     The time left is estimated from the epochs that this process has run.
 
     Args:
-        trials: how many the grid has.
         executions: per trial.
         regime: how they train.
         verbose: 2 prints every epoch.
     """
 
-    def __init__(self, trials: int, executions: int, regime, verbose: int = 1):
-        self.trials = trials
+    def __init__(self, executions: int, regime, verbose: int = 1):
+        self.trials = 0
         self.executions = executions
         self.regime = regime
         self.verbose = verbose
@@ -75,6 +77,10 @@ class Progress(Silence):
 
     def __exit__(self, *error):
         self.bar.stop()
+
+    def wave_began(self, trials: int) -> None:
+        self.trials = self.done + trials
+        self.bar.update(self.task, total=self.trials)
 
     def trial_began(self, trial: Trial) -> None:
         self.here = label(trial)

@@ -7,8 +7,9 @@ import json
 import os
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
+from keras_tuner.engine.trial import Trial
 
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
@@ -23,7 +25,7 @@ from bpfree.errors import DiskError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Regime
-from bpfree.tuning.oracle import GridOracle
+from bpfree.tuning.oracle import GridOracle, Wave
 from bpfree.tuning.population import AVAILABLE
 from bpfree.tuning.populations import Populations
 from bpfree.tuning.programs import Programs
@@ -63,6 +65,10 @@ class GridSearch(keras_tuner.Tuner):
         hyperparameters: as in Keras Tuner.
         verbose: 0 is silent, 1 prints a line per trial, 2 a line per epoch; in a terminal both show
             what is left.
+        extend_grid: whether a rule (`algorithm`) whose best learning rate (`lr`) is the lowest or highest
+            tried gets the next one beyond it, by the ratio of the two outermost, with its best trial's
+            other hyperparameters: until the best has others on either side, at most 3 times at either
+            end.
 
     Raises:
         UserError: for an impossible argument, or a project that holds another configuration.
@@ -83,6 +89,7 @@ class GridSearch(keras_tuner.Tuner):
         overwrite: bool = False,
         hyperparameters: keras_tuner.HyperParameters | None = None,
         verbose: int = 1,
+        extend_grid: bool = False,
     ):
         _require("executions_per_trial", executions_per_trial, executions_per_trial >= 1, "≥ 1")
         _require("score", score, score in ("best", "last"), "best or last")
@@ -95,6 +102,7 @@ class GridSearch(keras_tuner.Tuner):
             admissible=getattr(hypermodel, "admissible", None),
             max_trials=max_trials,
             hyperparameters=hyperparameters,
+            extend=extend_grid,
         )
         self.experiment = records.Experiment(
             Path(directory or ".") / (project_name or "untitled_project")
@@ -151,34 +159,32 @@ class GridSearch(keras_tuner.Tuner):
                 the grid is admissible.
         """
         self.regime = Regime(epochs, self.oracle.objective, self.score, **regime)
-        points = self.oracle.points()
-        if not points:
+        trials: dict[int, Trial] = {}  # what came of those so far, by which the oracle goes on
+        waves = self.oracle.waves(trials)
+        first = next(waves, None)
+        if first is None:
             raise UserError("The grid is empty, since no combination can work: allow other values.")
-        for values in points:
+        for values in first.points.values():
             scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
             {
                 **about.versions(),
                 "direction": self.oracle.objective.direction,
-                "trials": len(points),
+                "trials": len(first.points),
             },
         )
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self._progress(points) as progress:
-            populations = self._populations(points, data, callbacks, progress)
-            for index, values in enumerate(points):
-                trial = self.experiment.trial(index, values)
-                if _unfinished(trial) and populations:
-                    populations.train(index)
-                    trial = self.experiment.trial(index, values)
-                if _unfinished(trial):
-                    self._attempt(trial, data, callbacks, progress)
-                self.oracle.record(trial)
-                progress.trial_ended(trial)
-                self._drop_weights(trial)
+        with self.experiment.lock(), self._progress() as progress:
+            populations = self._populations(data, callbacks, progress)
+            for wave in chain([first], waves):
+                progress.wave_began(len(wave.points))
+                for trial in self._trials(wave, populations, data, callbacks, progress):
+                    trials[trial.index] = self.oracle.record(trial)
+                    progress.trial_ended(trial)
+                    self._drop_weights(trial)
 
     def run_trial(
         self, trial: records.Trial, data: Dataset, callbacks=(), report=None
@@ -282,6 +288,21 @@ class GridSearch(keras_tuner.Tuner):
 
     # -- inside ---------------------------------------------------------------------------------
 
+    def _trials(
+        self, wave: Wave, populations: Populations | None, data, callbacks, progress
+    ) -> Iterator[records.Trial]:
+        """The wave's trials in order, each brought to its end."""
+        if populations:
+            populations.begin(wave.points)
+        for index, values in wave.points.items():
+            trial = self.experiment.trial(index, values)
+            if _unfinished(trial) and populations:
+                populations.train(index)
+                trial = self.experiment.trial(index, values)
+            if _unfinished(trial):
+                self._attempt(trial, data, callbacks, progress)
+            yield trial
+
     def _attempt(self, trial: records.Trial, data, callbacks, progress) -> None:
         trial.begin()
         if trial.deaths >= _MAX_DEATHS:
@@ -299,19 +320,19 @@ class GridSearch(keras_tuner.Tuner):
         else:
             trial.complete(sum(scores) / len(scores), scores)
 
-    def _populations(self, points, data, callbacks, progress) -> Populations | None:
+    def _populations(self, data, callbacks, progress) -> Populations | None:
         if self.population == "off" or not hasattr(self.hypermodel, "program"):
             return None
         if not AVAILABLE:
             progress.note("Trials are trained one by one: populations need the JAX backend.")
             return None
         limit = None if self.population == "auto" else self.population
-        return Populations(self, points, data, callbacks, progress, limit)
+        return Populations(self, data, callbacks, progress, limit)
 
-    def _progress(self, points):
+    def _progress(self):
         if not self.verbose:
             return Silence()
-        return Progress(len(points), self.executions_per_trial, self.regime, self.verbose)
+        return Progress(self.executions_per_trial, self.regime, self.verbose)
 
     def _recorded(self, trial_id: str) -> records.Trial:
         (trial,) = [trial for trial in self.experiment.trials() if trial.id == trial_id]

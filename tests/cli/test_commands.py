@@ -66,6 +66,8 @@ MISTAKES = {
     "--plugin=/nowhere/rule.py": "/nowhere/rule.py",
     "--lr=0.1 --lr=0.1": "lr",
     "--num_epochs=0": "num_epochs",
+    "--extend_grid --lr=0.1": "extend_grid",
+    "--extend_grid --lr_from=runs/first": "extend_grid",
 }
 
 
