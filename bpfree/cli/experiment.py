@@ -31,8 +31,9 @@ _MACHINE_ONLY = (
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 
-_LATER = {"extend_grid": False}
-"""Flags that came later, recorded where given: an experiment begun before goes on as it was."""
+SEARCH = {"search": "grid", "max_trials": None, "factor": 3, "extend_grid": False}
+"""How the space is searched, by default. The flags came later than others, and are recorded where they
+differ: an experiment that was begun before goes on."""
 
 
 def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
@@ -106,7 +107,7 @@ def configuration(
 ) -> dict[str, Any]:
     """All settings that decide results, defaults included."""
     named = {key: value for key, value in vars(settings).items() if key not in _MACHINE_ONLY}
-    for key, default in _LATER.items():
+    for key, default in SEARCH.items():
         if named[key] == default:
             del named[key]
     plugins = {Path(path).name: _digest(Path(path).read_bytes()) for path in settings.plugin}
@@ -138,7 +139,7 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
         elif project.name != name:
             there = Experiment(project, read_only=True)
             known = there.record().get("configuration", {})
-            later = {key: default for key, default in _LATER.items() if key in known}
+            later = {key: default for key, default in SEARCH.items() if key in known}
             there.compare({**later, **configuration}, partly=True)
 
 

@@ -27,6 +27,7 @@ def configuration(tuner, data: Dataset, settings: dict[str, Any]) -> dict[str, A
     """Everything that decides an experiment's results; resuming with another one is refused."""
     regime = vars(tuner.regime).copy()
     objective = regime.pop("objective")
+    del regime["until"]
     return {
         **settings,
         "backend": keras.backend.backend(),

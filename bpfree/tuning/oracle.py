@@ -20,9 +20,13 @@ class Wave:
 
     Attributes:
         points: the values of each, by the trial's index.
+        since: the epoch that they have come to, in an earlier wave.
+        until: the epoch that they are trained to now; None means the last one.
     """
 
     points: dict[int, grid.Values]
+    since: int = 0
+    until: int | None = None
 
 
 class Oracle(keras_tuner.Oracle):
@@ -36,6 +40,7 @@ class Oracle(keras_tuner.Oracle):
         admissible: whether to try a point, from its values; None tries all.
         max_trials: at most so many trials; None means no limit.
         hyperparameters: as in Keras Tuner: overrides, or the whole space.
+        seed: of what is drawn at random.
         **kwargs: the remaining arguments of `keras_tuner.Oracle`.
     """
 
@@ -45,6 +50,7 @@ class Oracle(keras_tuner.Oracle):
         admissible: Callable[[grid.Values], bool] | None = None,
         max_trials: int | None = None,
         hyperparameters: keras_tuner.HyperParameters | None = None,
+        seed: int = 0,
         **kwargs,
     ):
         if isinstance(objective, str):
@@ -57,15 +63,21 @@ class Oracle(keras_tuner.Oracle):
             objective=objective, max_trials=max_trials, hyperparameters=hyperparameters, **kwargs
         )
         self._admissible = admissible
+        self.seed = seed  # Keras Tuner's own takes another one where it is 0.
 
-    def waves(self, trials: Mapping[int, Trial]) -> Iterator[Wave]:
+    def waves(self, trials: Mapping[int, Trial], epochs: int) -> Iterator[Wave]:
         """The waves of one search, none of them empty.
 
         Args:
             trials: by index, those of the waves so far; whoever asks for the next wave has put the
                 outcomes of the last one there.
+            epochs: of a whole training.
         """
         raise NotImplementedError
+
+    def planned(self, epochs: int) -> list[tuple[int, int, int]]:
+        """How many trials will be trained from which epoch until which, as far as that is known before."""
+        return []
 
     def described(self) -> dict[str, Any]:
         """What decides the waves beside the space, `max_trials` and the seed, for the record."""
@@ -115,7 +127,7 @@ class GridOracle(Oracle):
         points = grid.points(self.get_space().space)
         return [point for point in points if self.admissible(point)][: self.max_trials]
 
-    def waves(self, trials: Mapping[int, Trial]) -> Iterator[Wave]:
+    def waves(self, trials: Mapping[int, Trial], epochs: int) -> Iterator[Wave]:
         """The grid, then what extends it."""
         rates = extension.declared(self.get_space().space) if self.extend else ()
         points = self.points()

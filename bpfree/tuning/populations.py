@@ -11,7 +11,7 @@ import keras
 from bpfree.data.batches import Batches
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning.callbacks import made
-from bpfree.tuning.execution import Feed
+from bpfree.tuning.execution import Feed, ended
 from bpfree.tuning.member import Member
 from bpfree.tuning.population import OutOfMemory, Program
 from bpfree.tuning.programs import arrays_of, ready
@@ -26,7 +26,7 @@ class Populations:
     Args:
         tuner: whose `regime`, `experiment`, `program`, `model` and `build` are used.
         data: the data set.
-        callbacks: as `GridSearch.search` has them.
+        callbacks: as `Search.search` has them.
         progress: told of every epoch.
         limit: executions in a population at most; None: as many as the device has room for.
     """
@@ -34,6 +34,7 @@ class Populations:
     def __init__(self, tuner, data, callbacks, progress, limit):
         self.tuner, self.data = tuner, data
         self.callbacks, self.progress, self.limit = callbacks, progress, limit
+        self._noted: set[str] = set()
 
     def begin(self, points: Mapping[int, dict[str, Any]]) -> None:
         """Takes the trials of a wave: their values, by index."""
@@ -55,6 +56,9 @@ class Populations:
         except DiskError:
             raise
         except Exception as error:
+            if key in self._noted:
+                return
+            self._noted.add(key)
             reason = str(error).strip().splitlines()
             self.progress.note(
                 f"{label(first)} and its like are trained one by one: "
@@ -72,7 +76,7 @@ class Populations:
         slots: list[Member | int] = []
         for trial in trials:
             # One in which the process died may be the reason: it runs alone, see `records.Trial.deaths`.
-            if trial.state in ("completed", "failed") or trial.deaths:
+            if ended(trial, regime) or trial.deaths:
                 slots += _epochs(trial, tuner.executions_per_trial)
                 continue
             members = [

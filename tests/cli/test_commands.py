@@ -67,6 +67,8 @@ MISTAKES = {
     "--lr=0.1 --lr=0.1": "lr",
     "--num_epochs=0": "num_epochs",
     "--extend_grid --lr=0.1": "extend_grid",
+    "--search=random": "max_trials",
+    "--search=hyperband --num_epochs=1": "num_epochs",
     "--extend_grid --lr_from=runs/first": "extend_grid",
 }
 

@@ -50,6 +50,7 @@ OTHERS = {
     "score": "last",
     "histogram_freq": 1,
     "population": 3,
+    "max_trials": 5,
     "device": "cpu",
     "seed": 9,
     "experiment_dir": "runs",
@@ -157,6 +158,17 @@ def test_one_directory_holds_an_extended_grid_or_a_plain_one(first, tmp_path):
         claim(both[not first], project_name(both[not first], other), other)
 
 
+def test_a_search_is_recorded_with_what_decides_it():
+    plain = configuration(parse(), {})
+    for flags_ in (
+        ["--search=random", "--max_trials=9"],
+        ["--search=hyperband", "--factor=4"],
+    ):
+        given = {name: value for name, value in (flag[2:].split("=") for flag in flags_)}
+        found = configuration(parse(*flags_), {})
+        assert {k: str(v) for k, v in found.items() if k not in plain} == given
+
+
 def test_zero_examples_frac_means_all():
     assert parse("--examples_frac", "0.").examples_frac == 0
 
@@ -178,6 +190,16 @@ def test_zero_examples_frac_means_all():
         ("--population=0", ["population", "0"]),
         ("--lr=0.1 --lr_from=runs/first", ["--lr and --lr_from"]),
         ("--extend_grid --lr_from=runs/first", ["--extend_grid", "--lr_from"]),
+        ("--search=anneal", ["search", "anneal", "hyperband"]),
+        ("--max_trials=0", ["--max_trials", "at least 1", "0"]),
+        ("--search=random", ["--search random", "--max_trials"]),
+        ("--search=bayesian", ["--search bayesian", "--max_trials"]),
+        ("--search=hyperband --num_epochs=1", ["--num_epochs", "received 1", "at least 3"]),
+        ("--search=hyperband --max_trials=9", ["hyperband", "--max_trials"]),
+        ("--search=hyperband --factor=1", ["--factor", "at least 2"]),
+        ("--search=hyperband --schedule=sequential", ["hyperband", "sequential"]),
+        ("--factor=4", ["--factor", "grid"]),
+        ("--search=random --max_trials=9 --extend_grid", ["--extend_grid", "random"]),
         ("--extend_grid --lr=0.1", ["--extend_grid", "only 0.1", "twice"]),
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),

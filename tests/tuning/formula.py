@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bpfree.tuning import space
+from bpfree.tuning import execution, space
+from bpfree.tuning.callbacks import check
 from bpfree.tuning.hypermodel import HyperModel
+from bpfree.tuning.records import write_atomic
 
 DATA = SimpleNamespace(
     name="none",
@@ -44,6 +46,40 @@ def scored(kind, formula, lives=10**6):
             return [formula(trial.hyperparameters)]
 
     return Scored
+
+
+def trained(kind, course, lives=10**6):
+    """A subclass of a search that records epochs like a training: `course(values, epoch)` is the objective.
+
+    Args:
+        kind: the class.
+        course: from values and epoch to the objective's value, or raises.
+        lives: after so many epochs it is `Killed`.
+    """
+
+    class Trained(kind):
+        def run_trial(self, trial, data, callbacks=(), report=None):
+            scores = []
+            for k in range(self.executions_per_trial):
+                done = trial.execution(k)
+                if not (result := execution.outcome(done, self.regime)):
+                    self._train(trial, done)
+                    result = execution.finish(done, self.regime, k, 0)
+                scores.append(result["score"])
+            return scores
+
+        def _train(self, trial, done):
+            nonlocal lives
+            for epoch in range(len(done.history()) + 1, self.regime.last + 1):
+                lives -= 1
+                if lives < 0:
+                    raise Killed
+                row = {"epoch": epoch, "val_loss": course(trial.hyperparameters, epoch)}
+                done.append(row)
+                write_atomic(done.checkpoint, "here")
+                check(row, "val_loss")
+
+    return Trained
 
 
 def tried(project):
