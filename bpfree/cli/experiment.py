@@ -33,6 +33,10 @@ _MACHINE_ONLY = (
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 
+SEARCH = {"search": "grid", "max_trials": None, "factor": 3, "extend_grid": False}
+"""How the space is searched, by default. The flags came later than others, and are recorded where they
+differ: an experiment that was begun before goes on."""
+
 
 def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
     """Data, hypermodel and configuration of the settings; imports the backend.
@@ -106,6 +110,9 @@ def configuration(
 ) -> dict[str, Any]:
     """All settings that decide results, defaults included."""
     named = {key: value for key, value in vars(settings).items() if key not in _MACHINE_ONLY}
+    for key, default in SEARCH.items():
+        if named[key] == default:
+            del named[key]
     plugins = {Path(path).name: _digest(Path(path).read_bytes()) for path in settings.plugin}
     warm = {"rates": dict(rates)} if rates else {}
     swept = {key: list(values) for key, values in choices.items()}
@@ -133,7 +140,10 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
         if settings.reset_training:
             shutil.rmtree(project)
         elif project.name != name:
-            Experiment(project, read_only=True).compare(configuration, partly=True)
+            there = Experiment(project, read_only=True)
+            known = there.record().get("configuration", {})
+            later = {key: default for key, default in SEARCH.items() if key in known}
+            there.compare({**later, **configuration}, partly=True)
 
 
 def hypermodel(settings: Settings, data, choices: Mapping[str, tuple], rates: Mapping[str, float]):

@@ -70,6 +70,10 @@ class Settings:
     save_best_model: bool
     plugin: tuple[str, ...]
     lr_from: str | None
+    search: str
+    max_trials: int | None
+    factor: int
+    extend_grid: bool
     device: str | None
     dry_run: bool
     reset_training: bool
@@ -105,6 +109,9 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     _check(settings)
     if settings.lr_from and "lr" in given:
         raise UserError("--lr and --lr_from both say the learning rate: give one of them.")
+    _check_search(settings)
+    if settings.extend_grid:
+        _check_extension(settings)
     return settings
 
 
@@ -179,6 +186,27 @@ def _define() -> flags.FlagValues:
         None,
         "an earlier experiment: each rule gets the learning rate that was best for it there",
     )
+    define(
+        flags.DEFINE_enum,
+        "search",
+        "grid",
+        "every point of the grid, random ones, those that promise most, or many short trainings of which the "
+        "best go on to --num_epochs",
+        ["grid", "random", "bayesian", "hyperband"],
+    )
+    define(flags.DEFINE_integer, "max_trials", None, "at most so many trials; not for hyperband")
+    define(
+        flags.DEFINE_integer,
+        "factor",
+        3,
+        "hyperband: of every so many trials of a rule one goes on, to so many times the epochs",
+    )
+    define(
+        flags.DEFINE_bool,
+        "extend_grid",
+        False,
+        "try further learning rates for a rule whose best one lies at the border: up to 3 at either end",
+    )
     define(flags.DEFINE_string, "device", None, "cpu, gpu or gpu:<index>")
     define(
         flags.DEFINE_bool,
@@ -223,6 +251,50 @@ def _population(value: str) -> str | int:
     if not value.isdigit() or int(value) < 1:
         raise UserError(f"--population is auto, off or a number from 1, received {value!r}.")
     return int(value)
+
+
+def _check_search(settings: Settings) -> None:
+    search, trials, factor = settings.search, settings.max_trials, settings.factor
+    if trials is not None and trials < 1:
+        raise UserError(f"--max_trials must be at least 1, received {trials}.")
+    if search in ("random", "bayesian") and trials is None:
+        raise UserError(f"--search {search} tries as many points as you say: give --max_trials.")
+    if search != "hyperband":
+        if factor != 3:
+            raise UserError(f"--factor is hyperband's, and --search is {search}: leave it out.")
+        return
+    if trials is not None:
+        raise UserError(
+            "How many trials --search hyperband has follows from --num_epochs and --factor: leave "
+            "--max_trials out."
+        )
+    if factor < 2:
+        raise UserError(f"--factor must be at least 2, received {factor}.")
+    if settings.num_epochs < factor:
+        raise UserError(
+            f"--search hyperband trains some trials for 1 / {factor} of --num_epochs, received "
+            f"{settings.num_epochs}: give at least {factor}."
+        )
+    if "sequential" in settings.given.get("schedule", ()):
+        raise UserError(
+            "--search hyperband judges trials by their first epochs, in which a sequential schedule trains "
+            "the first block alone: choose another search."
+        )
+
+
+def _check_extension(settings: Settings) -> None:
+    if settings.search != "grid":
+        raise UserError(f"--extend_grid extends a grid, and --search is {settings.search}.")
+    if settings.lr_from:
+        raise UserError(
+            "--extend_grid looks for better learning rates, and --lr_from fixes them: give one of them."
+        )
+    rates = settings.given.get("lr") or space.DECADES
+    if len(set(rates)) < 2:
+        raise UserError(
+            f"--extend_grid goes on by the ratio of the outermost learning rates, received only {rates[0]}: "
+            "give --lr at least twice."
+        )
 
 
 def _check(settings: Settings) -> None:

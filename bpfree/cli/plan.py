@@ -18,6 +18,7 @@ from bpfree.data.batches import feed
 from bpfree.data.dataset import Dataset
 from bpfree.tuning import grid
 from bpfree.tuning.execution import Feed, Regime
+from bpfree.tuning.hyperband import brackets
 from bpfree.tuning.hypermodel import STEPS_PER_EXECUTION, HyperModel
 from bpfree.tuning.objective import direction
 from bpfree.tuning.programs import Programs
@@ -44,8 +45,14 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
         data: the data set; a few training batches are trained on.
     """
     points, refused = walk(hypermodel)
+    points = points[: settings.max_trials] if settings.search == "grid" else points
     executions, epochs = settings.executions_per_trial, settings.num_epochs
     trainings = len(points) * executions
+    share = _share(settings, points)
+    if settings.search != "grid":
+        for line in _budget(settings, points):
+            print(line)
+        print("The whole grid would be ", end="")
     print(f"{_counted(len(points), 'trial')} × {_counted(executions, 'execution')}", end=" = ")
     print(_counted(trainings, "training"), end=", ")
     print(f"each of {epochs} epochs on {len(data.x_train)} examples:")
@@ -53,6 +60,11 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
         print(f"  {line}")
     for reason, count in refused.items():
         print(f"Left out, {_counted(count, 'combination')}: {reason}")
+    if settings.extend_grid:
+        print(
+            "Then up to 3 learning rates more at either end, for each rule whose best one lies at the "
+            "border; the time below is without them."
+        )
     print("Time, from one step of each network:", flush=True)
     total = 0.0
     for name, alike in _networks(points).items():
@@ -63,8 +75,38 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
             f"  {name}: {1000 * pace.step:.2g} ms a step, {pace.compile:.2g} s to compile,", end=" "
         )
         print(f"{_counted(len(alike) * executions, 'training')}, {duration(seconds)}", flush=True)
-    print(f"About {duration(total)} in all; validation, trackers and records come on top.")
+    if share < 1:
+        print(f"The search is {share:.0%} of these epochs, if they take as long as others.")
+    print(f"About {duration(share * total)} in all; validation, trackers and records come on top.")
     print("Nothing was written.")
+
+
+def _budget(settings: Settings, points: Sequence[grid.Values]) -> Iterator[str]:
+    """What is known before about a search that is not the whole grid."""
+    executions = _counted(settings.executions_per_trial, "execution")
+    if settings.search != "hyperband":
+        trials = _counted(min(settings.max_trials, len(points)), "trial")
+        how = {"random": "at random", "bayesian": "by the outcomes of those before"}
+        yield f"{trials} × {executions}, chosen {how[settings.search]}, as many of each rule."
+        return
+    yield f"Of each rule, × {executions}, as far as there are points:"
+    for bracket in brackets(settings.num_epochs, settings.factor):
+        rungs = [f"{rung.trials} until epoch {rung.epochs}" for rung in bracket]
+        yield f"  {', the best '.join(rungs)}"
+
+
+def _share(settings: Settings, points: Sequence[grid.Values]) -> float:
+    """The share of the whole grid's epochs that the search trains for, at most 1."""
+    if settings.search == "grid":
+        return 1.0
+    if settings.search != "hyperband":
+        return min(1.0, settings.max_trials / len(points))
+    rules = len({point["algorithm"] for point in points})
+    trained = 0
+    for bracket in brackets(settings.num_epochs, settings.factor):
+        done = [0, *(rung.epochs for rung in bracket)]
+        trained += sum(r.trials * (r.epochs - d) for r, d in zip(bracket, done, strict=False))
+    return min(1.0, rules * trained / (len(points) * settings.num_epochs))
 
 
 def walk(hypermodel: HyperModel) -> tuple[list[grid.Values], Counter]:

@@ -26,6 +26,11 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "train.py has no --dry_run, since it trains one network: that is tune.py's."
         )
+    for name, default in experiment.SEARCH.items():
+        if getattr(settings, name) != default:
+            raise UserError(
+                f"train.py has no --{name}, since it trains one network: that is tune.py's."
+            )
     for name, values in settings.given.items():
         if len(values) > 1:
             raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")

@@ -1,13 +1,16 @@
-"""tune.py: the grid search."""
+"""tune.py: a sweep."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from bpfree.cli import answer, experiment, flags
 from bpfree.errors import UserError
 from bpfree.tuning import space
 
 PROGRAM = (
-    "tune.py: grid search over learning rules, architectures and learning rates.\n\n"
+    "tune.py: searches learning rules, architectures and learning rates, by default as a grid.\n\n"
     "A tunable flag left out is swept over its default range or has the default in brackets; given\n"
     "once it is fixed; given several times it is swept over just those values. Run the same command\n"
     "again after a crash, and it goes on where it was; train.bash does that by itself."
@@ -33,9 +36,8 @@ def main(argv: list[str]) -> int:
 
     from bpfree.cli import conclusion
     from bpfree.cli.page import Page
-    from bpfree.tuning import GridSearch
 
-    tuner = GridSearch(
+    tuner = _search(settings)(
         hypermodel,
         objective=settings.objective,
         directory=settings.experiment_dir,
@@ -55,3 +57,18 @@ def main(argv: list[str]) -> int:
     if file := page.write():
         print(f"Report: {file}")
     return 0
+
+
+def _search(settings: flags.Settings) -> Callable:
+    """What makes the search that `--search` names."""
+    from bpfree import tuning
+
+    if settings.search == "hyperband":
+        return partial(tuning.Hyperband, factor=settings.factor)
+    if settings.search == "bayesian":
+        return partial(tuning.BayesianOptimization, max_trials=settings.max_trials)
+    if settings.search == "random":
+        return partial(tuning.RandomSearch, max_trials=settings.max_trials)
+    return partial(
+        tuning.GridSearch, max_trials=settings.max_trials, extend_grid=settings.extend_grid
+    )

@@ -1,11 +1,14 @@
-"""The durable grid search: space, oracle, tuner, records."""
+"""Durable searches: space, oracles, tuner, records."""
 
 from importlib import import_module
 
 _HOMES = {
+    "BayesianOptimization": "searches",
     "GridOracle": "oracle",
-    "GridSearch": "tuner",
+    "GridSearch": "searches",
     "HyperModel": "hypermodel",
+    "Hyperband": "searches",
+    "RandomSearch": "searches",
 }
 __all__ = sorted(_HOMES)
 

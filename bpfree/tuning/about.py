@@ -27,6 +27,7 @@ def configuration(tuner, data: Dataset, settings: dict[str, Any]) -> dict[str, A
     """Everything that decides an experiment's results; resuming with another one is refused."""
     regime = vars(tuner.regime).copy()
     objective = regime.pop("objective")
+    del regime["until"]
     return {
         **settings,
         "backend": keras.backend.backend(),
@@ -34,6 +35,7 @@ def configuration(tuner, data: Dataset, settings: dict[str, Any]) -> dict[str, A
         "executions_per_trial": tuner.executions_per_trial,
         "seed": tuner.seed,
         "max_trials": tuner.oracle.max_trials,
+        **tuner.oracle.described(),
         "regime": {**regime, "augment": list(regime["augment"])},
         "data": {
             "name": data.name,

@@ -70,7 +70,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def made(callbacks, model: keras.Model, trial: Trial, k: int) -> Sequence[keras.callbacks.Callback]:
-    """The callbacks of one execution, from what `GridSearch.search` was given."""
+    """The callbacks of one execution, from what `Search.search` was given."""
     return callbacks(model, trial, k) if callable(callbacks) else copy.deepcopy(callbacks)
 
 

@@ -15,9 +15,9 @@ from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
 from bpfree.errors import DiskError, UserError
 from bpfree.schedule import last_turn
-from bpfree.tuning.callbacks import Recorder, best_epoch, failed
+from bpfree.tuning.callbacks import Diverged, Recorder, best_epoch, check, failed
 from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
-from bpfree.tuning.records import Execution
+from bpfree.tuning.records import Execution, Trial
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Regime:
         problem_type: `classification` or `reconstruction` (the target is the input).
         early_stopping: whether to stop when the objective has not improved for 5 % of the epochs
             (10 % for `val_*` objectives), at least 5.
+        until: the epoch at which to pause, to go on later to a later one; None: not before the end.
     """
 
     epochs: int
@@ -44,6 +45,12 @@ class Regime:
     augment: tuple[str, ...] = ()
     problem_type: str = "classification"
     early_stopping: bool = False
+    until: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The epoch to train to now."""
+        return self.until or self.epochs
 
     def for_trial(self, values: dict[str, Any]) -> Regime:
         """With what a trial's hyperparameters say about it."""
@@ -100,7 +107,7 @@ def run(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     report: Callable[[dict], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Trains to the end, from wherever the execution stands on disk, and records the result.
+    """Trains to the regime's last epoch, from wherever the execution stands on disk, and records the result.
 
     A run that was killed and resumed has the history and the weights of one that was not.
 
@@ -125,7 +132,7 @@ def run(
     epoch, stopped = standing(execution)
     if epoch:
         checkpoint.restore(model)
-    if epoch < regime.epochs and not stopped:
+    if epoch < regime.last and not stopped:
         watched = [*callbacks, *early_stopping(regime, model)]
         validation = batches.validation()
         recorder = Recorder(
@@ -136,7 +143,7 @@ def run(
                 **feed(batches.train(seed), [*watched, recorder]),
                 validation_data=None if validation is None else stream(validation),
                 initial_epoch=epoch,
-                epochs=regime.epochs,
+                epochs=regime.last,
                 verbose=0,
             )
         except DiskError:
@@ -198,9 +205,9 @@ def early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.C
 
 
 def finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> dict[str, Any]:
-    """Records the result of an execution whose history is whole, see `run`, and returns it."""
+    """Records the result of an execution that came to the regime's last epoch, see `run`, or stopped."""
     history = execution.history()
-    best = best_epoch(history, regime.objective) if regime.score == "best" else len(history)
+    best = _chosen(history, regime)
     metrics = {key: value for key, value in history[best - 1].items() if key != "epoch"}
     result = {
         "score": metrics[regime.objective.name],
@@ -211,5 +218,46 @@ def finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> d
         "seconds": round(seconds, 3),
     }
     execution.finish(result)
-    Checkpoint(execution.checkpoint).remove()
+    if len(history) < regime.last or regime.last == regime.epochs:
+        Checkpoint(execution.checkpoint).remove()
     return result
+
+
+def outcome(execution: Execution, regime: Regime) -> dict[str, Any] | None:
+    """The result of an execution that is finished; None also where it paused before the regime's last epoch.
+
+    A run that paused keeps its checkpoint; one that came to its end, or was stopped, does not.
+    """
+    result = execution.result()
+    paused = result and result["epochs"] < regime.last and execution.checkpoint.exists()
+    return None if paused else result
+
+
+def ended(trial: Trial, regime: Regime) -> bool:
+    """Whether a trial has failed, or come to the regime's last epoch."""
+    if trial.state != "completed" or regime.until is None:
+        return trial.state in ("completed", "failed")
+    return all(outcome(execution, regime) for execution in trial.executions())
+
+
+def score_at(trial: Trial, regime: Regime, executions: int) -> float | None:
+    """A trial's mean score at the regime's last epoch; None where an execution failed before.
+
+    It follows from the histories, which only grow: also after the trial went on, or failed then.
+    """
+    scores = []
+    for execution in map(trial.execution, range(executions)):
+        history = execution.history()[: regime.last]
+        if not history or len(history) < regime.last and not outcome(execution, regime):
+            return None
+        try:
+            check(history[-1], regime.objective.name)
+        except Diverged:
+            return None
+        scores.append(history[_chosen(history, regime) - 1][regime.objective.name])
+    return sum(scores) / len(scores)
+
+
+def _chosen(history: Sequence[dict], regime: Regime) -> int:
+    """The epoch, from 1, that a run is scored by."""
+    return best_epoch(history, regime.objective) if regime.score == "best" else len(history)

@@ -53,7 +53,8 @@ class Member:
         self.checkpoint = Checkpoint(self.execution.checkpoint)
         self.watched = [*callbacks, *executions.early_stopping(regime, model)]
         self.reads_weights = any(callback.reads_weights for callback in callbacks)
-        self.result = self.execution.result()
+        self.result = executions.outcome(self.execution, regime)
+        self._paused = None if self.result else self.execution.result()
         self.failure: str | None = None
         self.ended = self.result is not None
         self.history = self.execution.history()
@@ -76,7 +77,7 @@ class Member:
         self.epoch, stopped = executions.standing(self.execution)
         self.history = self.execution.history()
         self.improved, self._unsaved, self._best_unsaved = False, [], False
-        if stopped or self.epoch >= self.regime.epochs:
+        if stopped or self.epoch >= self.regime.last:
             self._finish()
             return None
         if self.epoch:
@@ -125,7 +126,7 @@ class Member:
         self.improved = best or best_epoch(self.history, self.regime.objective) == self.epoch
         self._best_unsaved |= self.improved
         self.stopped = self.model.stop_training
-        self.ended = self.stopped or self.epoch >= self.regime.epochs
+        self.ended = self.stopped or self.epoch >= self.regime.last
         self.report(row)
 
     def save(self, values: Sequence[np.ndarray], best: Sequence[np.ndarray]) -> None:
@@ -141,9 +142,11 @@ class Member:
         if self._best_unsaved:
             write_archive(self.execution.best_weights, numbered(best), {})
             self._best_unsaved = False
-        if not self.ended:
-            self.checkpoint.write(numbered(values), self.watched, self.epoch, False)
-        elif not self.failure:
+        pausing = self.ended and self.regime.last < self.regime.epochs
+        if not self.ended or pausing and not self.failure:
+            stopped = self.ended and self.stopped
+            self.checkpoint.write(numbered(values), self.watched, self.epoch, stopped)
+        if self.ended and not self.failure:
             self._finish()
 
     def fail(self) -> None:
@@ -152,11 +155,15 @@ class Member:
         self._fail_callbacks()
 
     def discard(self) -> None:
-        """Ends the member and deletes its execution: alone, it would not have begun."""
+        """Ends the member and undoes what it did: alone, it would not have begun."""
         self.ended, self.result, self.failure, self.improved = True, None, None, False
         self._unsaved, self._best_unsaved = [], False
         self._fail_callbacks()
-        shutil.rmtree(self.execution.path, ignore_errors=True)
+        if self._paused:
+            self.execution.cut(self._paused["epochs"])
+            self.execution.finish(self._paused)
+        else:
+            shutil.rmtree(self.execution.path, ignore_errors=True)
 
     def _finish(self) -> None:
         self.ended = True

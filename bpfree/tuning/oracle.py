@@ -1,29 +1,46 @@
-"""GridOracle: proposes the points of a grid, all known up front."""
+"""Oracles: which points a search tries, wave after wave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from bpfree.errors import UserError
-from bpfree.tuning import grid, records
+from bpfree.tuning import extension, grid, records
 from bpfree.tuning.objective import direction
 
 
-class GridOracle(keras_tuner.Oracle):
-    """Walks the whole grid; what is tried is known from the records alone.
+@dataclass(frozen=True)
+class Wave:
+    """Trials that can be run now: none of them waits for another one's outcome.
 
-    It has no state of its own to lose: the points follow from the search space, and the trials are
-    read from an experiment's folder.
+    Attributes:
+        points: the values of each, by the trial's index.
+        since: the epoch that they have come to, in an earlier wave.
+        until: the epoch that they are trained to now; None means the last one.
+    """
+
+    points: dict[int, grid.Values]
+    since: int = 0
+    until: int | None = None
+
+
+class Oracle(keras_tuner.Oracle):
+    """Proposes waves of trials; what comes next is known from the outcomes of those before.
+
+    It has no state of its own to lose: the waves follow from the search space, the seed and the trials,
+    which are read from an experiment's folder.
 
     Args:
         objective: a metric's name, whose direction follows from it, or a `keras_tuner.Objective`.
         admissible: whether to try a point, from its values; None tries all.
-        max_trials: only the first so many points; None means all.
+        max_trials: at most so many trials; None means no limit.
         hyperparameters: as in Keras Tuner: overrides, or the whole space.
+        seed: of what is drawn at random.
         **kwargs: the remaining arguments of `keras_tuner.Oracle`.
     """
 
@@ -33,30 +50,42 @@ class GridOracle(keras_tuner.Oracle):
         admissible: Callable[[grid.Values], bool] | None = None,
         max_trials: int | None = None,
         hyperparameters: keras_tuner.HyperParameters | None = None,
+        seed: int = 0,
         **kwargs,
     ):
         if isinstance(objective, str):
             objective = keras_tuner.Objective(objective, direction(objective))
         if not isinstance(objective, keras_tuner.Objective):
-            raise UserError(f"A grid search has one objective, received {objective!r}: name one.")
+            raise UserError(f"A search has one objective, received {objective!r}: name one.")
+        if max_trials is not None and max_trials < 1:
+            raise UserError(f"max_trials must be at least 1, received {max_trials}.")
         super().__init__(
             objective=objective, max_trials=max_trials, hyperparameters=hyperparameters, **kwargs
         )
-        self.admissible = admissible
+        self._admissible = admissible
+        self.seed = seed  # Keras Tuner's own takes another one where it is 0.
 
-    def points(self) -> list[grid.Values]:
-        """The values of every trial, in order."""
-        points = grid.points(self.get_space().space)
-        found = [point for point in points if self.admissible is None or self.admissible(point)]
-        return found[: self.max_trials]
+    def waves(self, trials: Mapping[int, Trial], epochs: int) -> Iterator[Wave]:
+        """The waves of one search, none of them empty.
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The first point that has no trial yet, or the end of the search."""
-        tried = [trial.hyperparameters.values for trial in self.trials.values()]
-        for point in self.points():
-            if point not in tried:
-                return {"status": TrialStatus.RUNNING, "values": point}
-        return {"status": TrialStatus.STOPPED}
+        Args:
+            trials: by index, those of the waves so far; whoever asks for the next wave has put the
+                outcomes of the last one there.
+            epochs: of a whole training.
+        """
+        raise NotImplementedError
+
+    def planned(self, epochs: int) -> list[tuple[int, int, int]]:
+        """How many trials will be trained from which epoch until which, as far as that is known before."""
+        return []
+
+    def described(self) -> dict[str, Any]:
+        """What decides the waves beside the space, `max_trials` and the seed, for the record."""
+        return {}
+
+    def admissible(self, values: grid.Values) -> bool:
+        """Whether the point can be tried."""
+        return self._admissible is None or self._admissible(values)
 
     def record(self, trial: records.Trial) -> Trial:
         """Takes over a trial from the records, in Keras Tuner's terms."""
@@ -66,3 +95,56 @@ class GridOracle(keras_tuner.Oracle):
         known.score, known.message = trial.score, trial.failure
         self.trials[trial.id] = known
         return known
+
+
+class GridOracle(Oracle):
+    """Walks the whole grid, in one wave.
+
+    Args:
+        objective: as in `Oracle`, like the others.
+        admissible: likewise.
+        max_trials: only the first so many points; None means all.
+        hyperparameters: likewise.
+        extend: whether further waves follow where the best learning rate lies at the border, see
+            `bpfree.tuning.extension`.
+        **kwargs: the remaining arguments of `keras_tuner.Oracle`.
+    """
+
+    def __init__(
+        self,
+        objective: str | keras_tuner.Objective,
+        admissible: Callable[[grid.Values], bool] | None = None,
+        max_trials: int | None = None,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
+        extend: bool = False,
+        **kwargs,
+    ):
+        super().__init__(objective, admissible, max_trials, hyperparameters, **kwargs)
+        self.extend = extend
+
+    def points(self) -> list[grid.Values]:
+        """The values of the grid's trials, in order."""
+        points = grid.points(self.get_space().space)
+        return [point for point in points if self.admissible(point)][: self.max_trials]
+
+    def waves(self, trials: Mapping[int, Trial], epochs: int) -> Iterator[Wave]:
+        """The grid, then what extends it."""
+        rates = extension.declared(self.get_space().space) if self.extend else ()
+        points = self.points()
+        while points:
+            yield Wave(dict(enumerate(points, len(trials))))
+            room = None if self.max_trials is None else self.max_trials - len(trials)
+            beyond = extension.points(rates, trials.values(), self.objective) if rates else []
+            points = [point for point in beyond if self.admissible(point)][:room]
+
+    def described(self) -> dict[str, Any]:
+        """Whether the grid is extended."""
+        return {"extend_grid": True} if self.extend else {}
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """The first point of the grid that has no trial yet, or the end of the search."""
+        tried = [trial.hyperparameters.values for trial in self.trials.values()]
+        for point in self.points():
+            if point not in tried:
+                return {"status": TrialStatus.RUNNING, "values": point}
+        return {"status": TrialStatus.STOPPED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import keras
 from bpfree.data.batches import Batches
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning.callbacks import made
-from bpfree.tuning.execution import Feed
+from bpfree.tuning.execution import Feed, ended
 from bpfree.tuning.member import Member
 from bpfree.tuning.population import OutOfMemory, Program
 from bpfree.tuning.programs import arrays_of, ready
@@ -25,26 +25,30 @@ class Populations:
 
     Args:
         tuner: whose `regime`, `experiment`, `program`, `model` and `build` are used.
-        points: the values of every trial, in order.
         data: the data set.
-        callbacks: as `GridSearch.search` has them.
+        callbacks: as `Search.search` has them.
         progress: told of every epoch.
         limit: executions in a population at most; None: as many as the device has room for.
     """
 
-    def __init__(self, tuner, points: Sequence[dict[str, Any]], data, callbacks, progress, limit):
-        self.tuner, self.points, self.data = tuner, points, data
+    def __init__(self, tuner, data, callbacks, progress, limit):
+        self.tuner, self.data = tuner, data
         self.callbacks, self.progress, self.limit = callbacks, progress, limit
-        self._programs = [tuner.program(values) for values in points]
+        self._noted: set[str] = set()
+
+    def begin(self, points: Mapping[int, dict[str, Any]]) -> None:
+        """Takes the trials of a wave: their values, by index."""
+        self.points = points
+        self._programs = {index: self.tuner.program(values) for index, values in points.items()}
         self._left: set[str] = set()
 
     def train(self, index: int) -> None:
-        """Brings the trial of a point, and all others of its program, to their ends if it can."""
+        """Brings a trial of the wave, and all others of its program, to their ends if it can."""
         key = self._programs[index]
         if key in self._left:
             return
         self._left.add(key)
-        same = [i for i, program in enumerate(self._programs) if program == key]
+        same = [i for i, program in self._programs.items() if program == key]
         trials = [self.tuner.experiment.trial(i, self.points[i]) for i in same]
         first = self.tuner.experiment.trial(index, self.points[index])
         try:
@@ -52,6 +56,9 @@ class Populations:
         except DiskError:
             raise
         except Exception as error:
+            if key in self._noted:
+                return
+            self._noted.add(key)
             reason = str(error).strip().splitlines()
             self.progress.note(
                 f"{label(first)} and its like are trained one by one: "
@@ -69,7 +76,7 @@ class Populations:
         slots: list[Member | int] = []
         for trial in trials:
             # One in which the process died may be the reason: it runs alone, see `records.Trial.deaths`.
-            if trial.state in ("completed", "failed") or trial.deaths:
+            if ended(trial, regime) or trial.deaths:
                 slots += _epochs(trial, tuner.executions_per_trial)
                 continue
             members = [

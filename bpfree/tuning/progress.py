@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
@@ -21,6 +22,9 @@ class Silence:
 
     def __exit__(self, *error):
         return None
+
+    def wave_began(self, trials: int, since: int, until: int) -> None:
+        """So many trials are about to run, between these epochs; those that have ended are among them."""
 
     def trial_began(self, trial: Trial) -> None:
         """A trial is about to run."""
@@ -41,14 +45,21 @@ class Progress(Silence):
     The time left is estimated from the epochs that this process has run.
 
     Args:
-        trials: how many the grid has.
         executions: per trial.
         regime: how they train.
         verbose: 2 prints every epoch.
+        planned: how many trials will run from which epoch until which, as far as that is known.
     """
 
-    def __init__(self, trials: int, executions: int, regime, verbose: int = 1):
-        self.trials = trials
+    def __init__(
+        self,
+        executions: int,
+        regime,
+        verbose: int = 1,
+        planned: Sequence[tuple[int, int, int]] = (),
+    ):
+        self.trials = sum(trials for trials, _, _ in planned)
+        self.to_come = executions * sum(n * (until - since) for n, since, until in planned)
         self.executions = executions
         self.regime = regime
         self.verbose = verbose
@@ -76,6 +87,13 @@ class Progress(Silence):
     def __exit__(self, *error):
         self.bar.stop()
 
+    def wave_began(self, trials: int, since: int, until: int) -> None:
+        self.span, self.until = (until - since) * self.executions, until
+        more = max(0, self.done + trials - self.trials)
+        self.trials += more
+        self.to_come += more * self.span
+        self.bar.update(self.task, total=self.trials)
+
     def trial_began(self, trial: Trial) -> None:
         self.here = label(trial)
         self._show()
@@ -85,16 +103,17 @@ class Progress(Silence):
         self.under_way[trial.id] += 1
         self.here = (
             f"{label(trial)}, execution {k + 1}/{self.executions}, "
-            f"epoch {row['epoch']}/{self.regime.epochs}"
+            f"epoch {row['epoch']}/{self.until}"
         )
         if self.verbose > 1:
             metrics = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
-            count = f"epoch {row['epoch']:>{len(str(self.regime.epochs))}}/{self.regime.epochs}"
+            count = f"epoch {row['epoch']:>{len(str(self.until))}}/{self.until}"
             self.console.print(f"{count}  {'  '.join(metrics)}", soft_wrap=True, highlight=False)
         self._show()
 
     def trial_ended(self, trial: Trial) -> None:
         self.done += 1
+        self.to_come -= self.span
         self.under_way.pop(trial.id, None)
         self.failed += trial.state == "failed"
         if trial.state == "completed" and (self.best is None or self._better(trial)):
@@ -111,6 +130,8 @@ class Progress(Silence):
     def _print(self, trial: Trial) -> None:
         """One line that stays, for every trial."""
         name = self.regime.objective.name
+        if self.until < self.regime.epochs:
+            name = f"after {self.until} epochs, {name}"
         outcome = f"{name} {trial.score:.4g}" if trial.state == "completed" else "[red]failed[/red]"
         why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
@@ -133,8 +154,7 @@ class Progress(Silence):
 
     def _left(self) -> float:
         """Seconds that the remaining trials take at the pace of the epochs so far."""
-        total = (self.trials - self.done) * self.executions * self.regime.epochs
-        total -= sum(self.under_way.values())
+        total = self.to_come - sum(self.under_way.values())
         return total * (time.monotonic() - self.started) / self.epochs
 
 

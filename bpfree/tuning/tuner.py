@@ -1,4 +1,4 @@
-"""GridSearch: the durable grid search."""
+"""Search: what every durable search does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
@@ -23,7 +25,7 @@ from bpfree.errors import DiskError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Regime
-from bpfree.tuning.oracle import GridOracle
+from bpfree.tuning.oracle import Oracle, Wave
 from bpfree.tuning.population import AVAILABLE
 from bpfree.tuning.populations import Populations
 from bpfree.tuning.programs import Programs
@@ -32,35 +34,30 @@ from bpfree.tuning.progress import Progress, Silence
 _MAX_DEATHS = 3
 
 
-class GridSearch(keras_tuner.Tuner):
-    """A grid search that a crash cannot spoil: run the same program again and it goes on.
+class Search(keras_tuner.Tuner):
+    """A search that a crash cannot spoil: run the same program again and it goes on.
 
-    Every point of the hypermodel's (conditional) search space is a trial, every trial has
-    `executions_per_trial` executions, which differ in their seed: `seed`, `seed + 1`, … for every
-    trial alike. A trial's score is the mean of its executions' scores. A trial that fails is
-    recorded with its traceback and the search goes on. The truth is in the files of the project,
-    see `bpfree.tuning.records`; `bpfree.reporting` reads them.
+    Every point that the oracle proposes is a trial, every trial has `executions_per_trial` executions, which
+    differ in their seed: `seed`, `seed + 1`, … for every trial alike. A trial's score is the mean of its
+    executions' scores. A trial that fails is recorded with its traceback and the search goes on. The truth
+    is in the files of the project, see `bpfree.tuning.records`; `bpfree.reporting` reads them.
 
     Args:
         hypermodel: a function `build(hp)` that returns a compiled model, or a
             `keras_tuner.HyperModel`. It may read the execution's seed as `hp.values["seed"]`; Python's,
             NumPy's and the backend's random states are seeded with it as well, but for the last if an
-            attribute `seeds_itself` is true. An attribute `admissible(values) -> bool` of the
-            hypermodel leaves points out.
-        objective: a metric that epochs log, e.g. `val_loss`, `val_error`, `val_accuracy`, or a
-            `keras_tuner.Objective`.
+            attribute `seeds_itself` is true.
+        oracle: which points to try, wave after wave.
         directory: where experiments are.
         project_name: this one's folder in it.
         executions_per_trial: trainings per trial, ≥ 1.
         seed: of the first execution, any integer.
         score: what an execution is scored by: `best`, its best epoch, or `last`.
-        max_trials: only the first so many points of the grid.
         keep_weights: `best` keeps the weights of the best trial of each algorithm, `all` of all.
         population: on JAX, executions that are one program (`hypermodel.program(values)` says which
             are) train together, see `bpfree.tuning.population`: `auto`, as many as the device has room
             for; a number, at most so many; `off`, one by one. The results are the same.
         overwrite: whether to begin anew, deleting what the project holds.
-        hyperparameters: as in Keras Tuner.
         verbose: 0 is silent, 1 prints a line per trial, 2 a line per epoch; in a terminal both show
             what is left.
 
@@ -71,17 +68,15 @@ class GridSearch(keras_tuner.Tuner):
     def __init__(
         self,
         hypermodel: keras_tuner.HyperModel | Callable,
-        objective: str | keras_tuner.Objective = "val_loss",
+        oracle: Oracle,
         directory: str | os.PathLike | None = None,
         project_name: str | None = None,
         executions_per_trial: int = 3,
         seed: int = 0,
         score: str = "best",
-        max_trials: int | None = None,
         keep_weights: str = "best",
         population: str | int = "auto",
         overwrite: bool = False,
-        hyperparameters: keras_tuner.HyperParameters | None = None,
         verbose: int = 1,
     ):
         _require("executions_per_trial", executions_per_trial, executions_per_trial >= 1, "≥ 1")
@@ -90,12 +85,6 @@ class GridSearch(keras_tuner.Tuner):
         sized = isinstance(population, int) and population >= 1
         known = sized or population in ("auto", "off")
         _require("population", population, known, "auto, off or a number ≥ 1")
-        oracle = GridOracle(
-            objective,
-            admissible=getattr(hypermodel, "admissible", None),
-            max_trials=max_trials,
-            hyperparameters=hyperparameters,
-        )
         self.experiment = records.Experiment(
             Path(directory or ".") / (project_name or "untitled_project")
         )
@@ -151,34 +140,40 @@ class GridSearch(keras_tuner.Tuner):
                 the grid is admissible.
         """
         self.regime = Regime(epochs, self.oracle.objective, self.score, **regime)
-        points = self.oracle.points()
-        if not points:
+        trials: dict[int, Trial] = {}  # what came of those so far, by which the oracle goes on
+        waves = self.oracle.waves(trials, epochs)
+        first = next(waves, None)
+        if first is None:
             raise UserError("The grid is empty, since no combination can work: allow other values.")
-        for values in points:
+        for values in first.points.values():
             scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
             {
                 **about.versions(),
                 "direction": self.oracle.objective.direction,
-                "trials": len(points),
+                "trials": max(len(first.points), self._planned_trials()),
             },
         )
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self._progress(points) as progress:
-            populations = self._populations(points, data, callbacks, progress)
-            for index, values in enumerate(points):
-                trial = self.experiment.trial(index, values)
-                if _unfinished(trial) and populations:
-                    populations.train(index)
-                    trial = self.experiment.trial(index, values)
-                if _unfinished(trial):
-                    self._attempt(trial, data, callbacks, progress)
-                self.oracle.record(trial)
-                progress.trial_ended(trial)
-                self._drop_weights(trial)
+        with self.experiment.lock(), self._progress() as progress:
+            populations = self._populations(data, callbacks, progress)
+            paused: list[records.Trial] = []
+            for wave in chain([first], waves):
+                self._put_away(trial for trial in paused if trial.index not in wave.points)
+                self.regime = replace(self.regime, until=wave.until)
+                progress.wave_began(len(wave.points), wave.since, self.regime.last)
+                paused = []
+                for trial in self._trials(wave, populations, data, callbacks, progress):
+                    trials[trial.index] = self._recorded_now(trial)
+                    progress.trial_ended(trial)
+                    if self.regime.last < epochs:
+                        paused.append(trial)
+                    else:
+                        self._drop_weights(trial)
+            self._put_away(paused)
 
     def run_trial(
         self, trial: records.Trial, data: Dataset, callbacks=(), report=None
@@ -187,7 +182,7 @@ class GridSearch(keras_tuner.Tuner):
         scores = []
         for k in range(self.executions_per_trial):
             done = trial.execution(k)
-            result = done.result()
+            result = execution.outcome(done, self.regime)
             if result is None:
                 seed = self.seed + k
                 model = self.model(trial.hyperparameters, seed, data.input_shape)
@@ -282,6 +277,21 @@ class GridSearch(keras_tuner.Tuner):
 
     # -- inside ---------------------------------------------------------------------------------
 
+    def _trials(
+        self, wave: Wave, populations: Populations | None, data, callbacks, progress
+    ) -> Iterator[records.Trial]:
+        """The wave's trials in order, each brought to its end."""
+        if populations:
+            populations.begin(wave.points)
+        for index, values in wave.points.items():
+            trial = self.experiment.trial(index, values)
+            if not execution.ended(trial, self.regime) and populations:
+                populations.train(index)
+                trial = self.experiment.trial(index, values)
+            if not execution.ended(trial, self.regime):
+                self._attempt(trial, data, callbacks, progress)
+            yield trial
+
     def _attempt(self, trial: records.Trial, data, callbacks, progress) -> None:
         trial.begin()
         if trial.deaths >= _MAX_DEATHS:
@@ -295,23 +305,42 @@ class GridSearch(keras_tuner.Tuner):
         except DiskError:
             raise
         except Exception:
-            trial.fail(traceback.format_exc(), _scores(trial))
+            trial.fail(traceback.format_exc(), self._scores(trial))
         else:
             trial.complete(sum(scores) / len(scores), scores)
 
-    def _populations(self, points, data, callbacks, progress) -> Populations | None:
+    def _scores(self, trial: records.Trial) -> list[float]:
+        """The scores of the executions that are finished."""
+        results = [execution.outcome(done, self.regime) for done in trial.executions()]
+        return [result["score"] for result in results if result]
+
+    def _planned_trials(self) -> int:
+        """How many trials there will be, as far as it is known."""
+        return sum(n for n, since, _ in self.oracle.planned(self.regime.epochs) if not since)
+
+    def _recorded_now(self, trial: records.Trial) -> Trial:
+        """The trial in Keras Tuner's terms, as it was at the wave's last epoch; it may have gone on since."""
+        known = self.oracle.record(trial)
+        if self.regime.until is not None:
+            known.score = execution.score_at(trial, self.regime, self.executions_per_trial)
+            failed = known.score is None
+            known.status = TrialStatus.FAILED if failed else TrialStatus.COMPLETED
+        return known
+
+    def _populations(self, data, callbacks, progress) -> Populations | None:
         if self.population == "off" or not hasattr(self.hypermodel, "program"):
             return None
         if not AVAILABLE:
             progress.note("Trials are trained one by one: populations need the JAX backend.")
             return None
         limit = None if self.population == "auto" else self.population
-        return Populations(self, points, data, callbacks, progress, limit)
+        return Populations(self, data, callbacks, progress, limit)
 
-    def _progress(self, points):
+    def _progress(self):
         if not self.verbose:
             return Silence()
-        return Progress(len(points), self.executions_per_trial, self.regime, self.verbose)
+        planned = self.oracle.planned(self.regime.epochs)
+        return Progress(self.executions_per_trial, self.regime, self.verbose, planned)
 
     def _recorded(self, trial_id: str) -> records.Trial:
         (trial,) = [trial for trial in self.experiment.trials() if trial.id == trial_id]
@@ -330,6 +359,14 @@ class GridSearch(keras_tuner.Tuner):
                 regime = self.regime.for_trial(trial.hyperparameters)
                 metrics = execution.evaluate(self._trained(trial, k), data, regime)
                 records.write_json(done.test_file, metrics)
+
+    def _put_away(self, paused: Iterable[records.Trial]) -> None:
+        """Drops what trials would need to go on, and weights that nobody asks for."""
+        for trial in paused:
+            # Of one that failed, it says that the execution did not come to its end.
+            for done in trial.executions() if trial.state == "completed" else ():
+                done.checkpoint.unlink(missing_ok=True)
+            self._drop_weights(trial)
 
     def _drop_weights(self, ended: records.Trial) -> None:
         """Keeps the weights of the best trial of the ended one's algorithm, and no others'."""
@@ -350,16 +387,6 @@ def _seed(seed: int, seeds_itself: bool) -> None:
         np.random.seed(seed % 2**32)
     else:
         keras.utils.set_random_seed(seed)
-
-
-def _unfinished(trial: records.Trial) -> bool:
-    return trial.state not in ("completed", "failed")
-
-
-def _scores(trial: records.Trial) -> list[float]:
-    """The scores of the executions that are finished."""
-    results = [done.result() for done in trial.executions()]
-    return [result["score"] for result in results if result]
 
 
 def _require(name: str, value: Any, holds: bool, wanted: str) -> None:

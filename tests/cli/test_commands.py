@@ -66,6 +66,10 @@ MISTAKES = {
     "--plugin=/nowhere/rule.py": "/nowhere/rule.py",
     "--lr=0.1 --lr=0.1": "lr",
     "--num_epochs=0": "num_epochs",
+    "--extend_grid --lr=0.1": "extend_grid",
+    "--search=random": "max_trials",
+    "--search=hyperband --num_epochs=1": "num_epochs",
+    "--extend_grid --lr_from=runs/first": "extend_grid",
 }
 
 

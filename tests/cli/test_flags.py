@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from bpfree.cli import flags
-from bpfree.cli.experiment import configuration
+from bpfree.cli.experiment import claim, configuration, project_name
 from bpfree.errors import UserError
 from bpfree.tuning import space
+from bpfree.tuning.records import Experiment
 
 pytestmark = pytest.mark.once
 
@@ -49,11 +50,12 @@ OTHERS = {
     "score": "last",
     "histogram_freq": 1,
     "population": 3,
+    "max_trials": 5,
     "device": "cpu",
     "seed": 9,
     "experiment_dir": "runs",
 }
-SWITCHES = ["use_early_stopping", "use_xla", "save_best_model", "reset_training"]
+SWITCHES = ["extend_grid", "use_early_stopping", "use_xla", "save_best_model", "reset_training"]
 SEVERAL = {
     "augment": ("zoom", "rotation"),
     "tracker": ("weights", "bp_cosine"),
@@ -134,6 +136,39 @@ def test_what_trains_together_decides_no_result():
     assert configuration(plain, {}) == configuration(other, {})
 
 
+def test_flags_that_came_later_leave_the_recorded_configuration_as_it_was():
+    """An experiment that was begun before there was one goes on; given, it is another configuration."""
+    plain, extended = parse(), parse("--extend_grid")
+    assert "extend_grid" not in configuration(plain, {})
+    assert configuration(extended, {}) == {**configuration(plain, {}), "extend_grid": True}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_one_directory_holds_an_extended_grid_or_a_plain_one(first, tmp_path):
+    both = {
+        given: parse(f"--experiment_dir={tmp_path}", f"--extend_grid={given}")
+        for given in (False, True)
+    }
+    settings = both[first]
+    name = project_name(settings, configuration(settings, {}))
+    Experiment(tmp_path / name).open(configuration(settings, {}))
+    claim(settings, name, configuration(settings, {}))
+    other = configuration(both[not first], {})
+    with pytest.raises(UserError, match="extend_grid is"):
+        claim(both[not first], project_name(both[not first], other), other)
+
+
+def test_a_search_is_recorded_with_what_decides_it():
+    plain = configuration(parse(), {})
+    for flags_ in (
+        ["--search=random", "--max_trials=9"],
+        ["--search=hyperband", "--factor=4"],
+    ):
+        given = {name: value for name, value in (flag[2:].split("=") for flag in flags_)}
+        found = configuration(parse(*flags_), {})
+        assert {k: str(v) for k, v in found.items() if k not in plain} == given
+
+
 def test_zero_examples_frac_means_all():
     assert parse("--examples_frac", "0.").examples_frac == 0
 
@@ -154,6 +189,18 @@ def test_zero_examples_frac_means_all():
         ("--population=many", ["population", "many", "auto"]),
         ("--population=0", ["population", "0"]),
         ("--lr=0.1 --lr_from=runs/first", ["--lr and --lr_from"]),
+        ("--extend_grid --lr_from=runs/first", ["--extend_grid", "--lr_from"]),
+        ("--search=anneal", ["search", "anneal", "hyperband"]),
+        ("--max_trials=0", ["--max_trials", "at least 1", "0"]),
+        ("--search=random", ["--search random", "--max_trials"]),
+        ("--search=bayesian", ["--search bayesian", "--max_trials"]),
+        ("--search=hyperband --num_epochs=1", ["--num_epochs", "received 1", "at least 3"]),
+        ("--search=hyperband --max_trials=9", ["hyperband", "--max_trials"]),
+        ("--search=hyperband --factor=1", ["--factor", "at least 2"]),
+        ("--search=hyperband --schedule=sequential", ["hyperband", "sequential"]),
+        ("--factor=4", ["--factor", "grid"]),
+        ("--search=random --max_trials=9 --extend_grid", ["--extend_grid", "random"]),
+        ("--extend_grid --lr=0.1", ["--extend_grid", "only 0.1", "twice"]),
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),
         ("--dataset=mnits", ["mnits", "mnist"]),

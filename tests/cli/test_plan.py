@@ -58,6 +58,35 @@ def test_the_estimate_counts_steps_and_what_is_compiled_anew(paced, capsys):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("search", "said", "share"),
+    [
+        (["--max_trials=9"], "9 trials × 2 executions = 18 trainings", None),
+        (
+            ["--search=random", "--max_trials=9"],
+            "9 trials × 2 executions, chosen at random",
+            9 / 36,
+        ),
+        (["--search=bayesian", "--max_trials=99"], "36 trials × 2 executions, chosen by the", None),
+        # Of each rule 5 until epoch 3, the best 2 until 7; then 3 until 7.
+        (
+            ["--search=hyperband"],
+            "  5 until epoch 3, the best 2 until epoch 7\n  3 until epoch 7\n",
+            2 * (5 * 3 + 2 * 4 + 3 * 7) / (36 * 7),
+        ),
+    ],
+    ids=["grid", "random", "bayesian", "hyperband"],
+)
+def test_what_is_known_before_of_other_searches(search, said, share, paced, capsys):
+    assert run(tune, "--dry_run", *GRID, *search) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    shown = re.search(r"The search is (\d+)% of these epochs", out)
+    assert (shown and int(shown[1])) == (share and round(100 * share))
+    assert ("The whole grid would be 36 trials" in out) == (search[0] != "--max_trials=9")
+
+
+@pytest.mark.once
 def test_what_is_left_out_has_its_reason(paced, capsys):
     grid = [flag for flag in GRID if not flag.startswith("--algorithm=dfa")]
     run(tune, "--dry_run", "--problem_type=reconstruction", "--algorithm=drtp", *grid)

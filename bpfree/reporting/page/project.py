@@ -114,17 +114,21 @@ class Project:
 
     @cached_property
     def edges(self) -> dict[Any, tuple[float, str]]:
-        """By rule, its best learning rate where it is the "lowest" or "highest" of those tried."""
+        """By rule, its best learning rate where it is the "lowest" or "highest" of those tried.
+
+        What an extended grid tried beyond the others, it tried for one rule.
+        """
         found = {}
         for row in self.board.to_dict("records"):
             rate = row.get("lr")
-            if side := comparison.edge(rate, self.values("lr")):
+            if side := comparison.edge(rate, self.values("lr", row[BY])):
                 found[row[BY]] = (rate, side)
         return found
 
-    def values(self, name: str) -> list[float]:
-        """The numbers that the grid has for a hyperparameter, and those that trials had."""
+    def values(self, name: str, rule: Any = None) -> list[float]:
+        """The numbers that the grid has for a hyperparameter, and those that trials had; of one rule."""
         given = frames.mapping(self.configuration.get("choices")).get(name)
-        there = [trial.hyperparameters.get(name) for trial in self.trials]
+        trials = [t.hyperparameters for t in self.trials]
+        there = [v.get(name) for v in trials if rule is None or v.get(BY, "unknown") == rule]
         numbers = [*(given if isinstance(given, list) else []), *there]
         return [v for v in numbers if isinstance(v, (int, float)) and v == v]
