@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 
+from bpfree.costs import Account, Meter, Reading
 from bpfree.data.batches import Batches
 from bpfree.tuning import execution as executions
 from bpfree.tuning import records
@@ -33,6 +35,7 @@ class Member:
         callbacks: further callbacks, which work at the end of an epoch and change no variable.
         model: lent to the callbacks.
         report: called with every epoch's row.
+        meter: measures what it costs: of time and energy its share, of memory nothing.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class Member:
         callbacks: Sequence[keras.callbacks.Callback],
         model: keras.Model,
         report: Callable[[dict], None],
+        meter: Meter,
     ):
         self.trial, self.k, self.seed, self.regime = trial, k, seed, regime
         self.execution = trial.execution(k)
         self.batches, self.initial, self.model, self.report = batches, initial, model, report
+        self.meter = meter
         self.checkpoint = Checkpoint(self.execution.checkpoint)
         self.watched = [*callbacks, *executions.early_stopping(regime, model)]
         self.reads_weights = any(callback.reads_weights for callback in callbacks)
@@ -59,7 +64,6 @@ class Member:
         self.history = self.execution.history()
         self.improved = False
         """Whether the present weights are the best so far."""
-        self.seconds = 0.0
         self._begun = False
 
     @property
@@ -75,6 +79,10 @@ class Member:
         """
         self._end_callbacks()
         self.epoch, stopped = executions.standing(self.execution)
+        costs = replace(
+            self.checkpoint.costs(), peak_host_memory=None, peak_device_memory=None
+        )  # which are the population's
+        self.account = Account(self.meter, costs)
         self.history = self.execution.history()
         self.improved, self._unsaved, self._best_unsaved = False, [], False
         if stopped or self.epoch >= self.regime.epochs:
@@ -106,12 +114,12 @@ class Member:
         for callback in self.watched:
             callback.on_epoch_begin(self.epoch)
 
-    def epoch_ended(self, logs: dict[str, float], seconds: float) -> None:
+    def epoch_ended(self, logs: dict[str, float], spent: Reading) -> None:
         """Takes the epoch's logs; ends the member where its run is over, or fails.
 
         Args:
             logs: as Keras has them.
-            seconds: the member's share of the epoch's time.
+            spent: the member's share of the epoch.
         """
         self.model.stop_training = False
         for callback in self.watched:
@@ -119,7 +127,9 @@ class Member:
         row = row_of(self.epoch, logs)
         self.history.append(row)
         self._unsaved.append(row)
-        self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
+        self.epoch += 1
+        self.account.add(spent)
+        self.account.add_epoch(self.model, self.batches)
         self.improved = False
         check(row, self.regime.objective.name)
         best = self.regime.score != "best"
@@ -143,7 +153,9 @@ class Member:
             write_archive(self.execution.best_weights, numbered(best), {})
             self._best_unsaved = False
         if not self.ended:
-            self.checkpoint.write(numbered(values), self.watched, self.epoch, False)
+            self.checkpoint.write(
+                numbered(values), self.watched, self.epoch, False, self.account.costs
+            )
         elif not self.failure:
             self._finish()
 
@@ -162,7 +174,7 @@ class Member:
     def _finish(self) -> None:
         self.ended = True
         self._end_callbacks()
-        self.result = executions.finish(self.execution, self.regime, self.seed, self.seconds)
+        self.result = executions.finish(self.execution, self.regime, self.seed, self.account.costs)
 
     def _end_callbacks(self) -> None:
         for callback in self.watched if self._begun else ():

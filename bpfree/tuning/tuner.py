@@ -17,6 +17,7 @@ import keras_tuner
 import numpy as np
 import pandas as pd
 
+from bpfree.costs import Meter
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import DiskError, UserError
@@ -112,6 +113,7 @@ class GridSearch(keras_tuner.Tuner):
         self.keep_weights = keep_weights
         self.population = population
         self.verbose = verbose
+        self.meter = Meter()
         self._programs = Programs()
         for trial in self.experiment.trials():
             self.oracle.record(trial)
@@ -167,7 +169,7 @@ class GridSearch(keras_tuner.Tuner):
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self._progress(points) as progress:
+        with self.experiment.lock(), self.meter, self._progress(points) as progress:
             populations = self._populations(points, data, callbacks, progress)
             for index, values in enumerate(points):
                 trial = self.experiment.trial(index, values)
@@ -199,6 +201,7 @@ class GridSearch(keras_tuner.Tuner):
                     seed,
                     made(callbacks, model, trial, k),
                     (lambda row, k=k: report(trial, k, row)) if report else lambda row: None,
+                    self.meter,
                 )
             scores.append(result["score"])
         return scores
