@@ -36,6 +36,7 @@ def trained(made) -> int:
     return sum(int(np.prod(v.shape)) for v in made.trainable_variables)
 
 
+@pytest.mark.once
 def test_vgg8b_has_the_published_number_of_weights():
     """Counted by hand: 3×3 kernels, biases left to the normalisation, its scale and shift, two dense."""
     made = architectures.get("vgg8b", (32, 32, 3), 10, batch_norm=True, activation="relu")
@@ -46,6 +47,7 @@ def test_vgg8b_has_the_published_number_of_weights():
     assert made.hidden_shapes[0] == (None, 32, 32, 128), "a block ends before the pool"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arch, blocks, last",
     [
@@ -70,7 +72,7 @@ def test_resnet18_has_the_strides_of_its_stages():
 
 
 @pytest.mark.parametrize(
-    "kind", ["cnn", "resnet18", *(pytest.param(k, marks=slow) for k in ("vgg", "vit", "resnet50"))]
+    "kind", ["resnet18", *(pytest.param(k, marks=slow) for k in ("cnn", "vgg", "vit", "resnet50"))]
 )
 def test_gradients_do_not_leak_between_blocks(kind):
     """A later block's weights change no earlier gradient when cut, and do when not."""
@@ -171,7 +173,7 @@ def test_topology():
     ]
 
 
-@pytest.mark.parametrize("kind", ["resnet18", "vit"])
+@pytest.mark.parametrize("kind", [pytest.param("resnet18", marks=slow), "vit"])
 def test_feedback_alignment_reaches_every_kernel_and_keeps_the_outputs(kind):
     made, x = network(kind)
     rule = bpfree.rules.get("fa", seed=0)

@@ -71,6 +71,7 @@ def test_the_target_as_its_own_guess_is_backpropagation(space, training):
     toy.assert_close(found, learner.gradients(*image_batch(), rule="bp", training=training), 3e-5)
 
 
+@pytest.mark.slow
 def test_of_one_example_every_space_of_weights_is_the_same():
     """Convolutions and layers on vectors, without writing out an example's gradient and with autodiff."""
     learner = images("fg:space=weight")

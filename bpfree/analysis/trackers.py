@@ -60,12 +60,16 @@ class BPCosine(Tracker):
     """cos(g, g_BP) of each part's kernel gradients: 1 where the rule goes BP's way, for BP always.
 
     Both are gradients on the same weights and batch, regularisers included, flattened over all
-    kernels of the part; 0 where either is zero.
+    kernels of the part; 0 where either is zero. Not measured where the rule appends labels to the
+    inputs, on which there is no backpropagation to compare with.
     """
 
     name = "bp_cosine"
 
     def measure(self, learner):
+        shape = tuple(self.x.shape[1:])
+        if learner.rule.input_shape(shape, learner.network.outputs) != shape:
+            return
         ours, reference = self.gradients(learner), self.gradients(learner, "bp")
         for place, layer in parts(learner.network):
             yield place, cosine(flat(layer, ours), flat(layer, reference))

@@ -91,8 +91,8 @@ def verdict(board: pd.DataFrame, compared: pd.DataFrame, by: str = "algorithm") 
     if not real:
         return f"{leader} comes first, but its lead over {_all(open_)} is undecided."
     return (
-        f"{leader} comes first: its lead over {listed(real)} is real, "
-        f"over {listed(open_)} undecided."
+        f"{leader} comes first: its lead over {_few(real)} is real, "
+        f"over {_few(open_)} undecided."
     )
 
 
@@ -103,6 +103,10 @@ def listed(names: Sequence[str]) -> str:
 
 def _all(names: Sequence[str]) -> str:
     return listed(names) if len(names) < 4 else f"each of the {len(names)} others"
+
+
+def _few(names: Sequence[str]) -> str:
+    return listed(names) if len(names) < 4 else f"{len(names)} rules"
 
 
 def _by_seed(frame: pd.DataFrame, trial: str, metric: str) -> pd.Series:

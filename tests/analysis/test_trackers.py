@@ -7,6 +7,7 @@ import toy
 from oracles import ORACLES
 from oracles.mlp import Problem, softmax
 
+import bpfree
 from bpfree.analysis import trackers
 from bpfree.errors import UserError
 
@@ -55,6 +56,12 @@ def test_shallow_has_no_direction(batch):
     _, found = measured("bp_cosine", "shallow", batch)
     assert (found["block_1"], found["block_2"]) == (0.0, 0.0)
     assert found["head"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_without_the_same_inputs_there_is_no_backpropagation_to_compare_with(batch):
+    assert list(measured("bp_cosine", "ff", batch)[1]) == PLACES
+    wide = bpfree.architectures.get("5-4", (toy.INPUTS + toy.OUTPUTS,), toy.OUTPUTS)
+    assert measured("bp_cosine", "ff:embed=append", batch, net=wide)[1] == {}
 
 
 def norms(arrays):

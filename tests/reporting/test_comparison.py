@@ -92,6 +92,10 @@ def test_a_diverged_execution_leaves_its_rule_undecided():
             "bp comes first: its lead over r0 is real, over r1 undecided.",
         ),
         (
+            ["real"] * 4 + ["undecided"] * 5,
+            "bp comes first: its lead over 4 rules is real, over 5 rules undecided.",
+        ),
+        (
             ["real", "reversed"],
             "bp was chosen first on validation, but r1 did better on the test set, and that "
             "difference is real.",

@@ -262,6 +262,28 @@ def test_what_diverges_fails_and_what_stalls_stops(data, groups, places, tmp_pat
     assert lengths[0] == [6, 6] and lengths[1] == [9, 9] and lengths[2][0] < 9
 
 
+@on_jax
+def test_resumed_after_one_trial_stopped_early_equals_undisturbed(
+    data, places, tmp_path, monkeypatch
+):
+    """The stopped trial's places are given up in the sixth epoch, in both processes alike."""
+    given = {"activation": ["linear"], "lr": [1e-12, 0.05]}
+    run = {"early_stopping": True}
+    whole = search(tmp_path / "whole", data, given, 9, "auto", run=run).experiment.path
+    assert places == [4] * 6 + [2] * 3
+    with monkeypatch.context() as patched:
+        killing(patched, "epoch_ended", 4 * 6 + 2 + 1)  # within the eighth epoch
+        patched.setattr(together._Pace, "due", lambda self: True)
+        with pytest.raises(Interrupted):
+            search(tmp_path / "killed", data, given, 9, "auto", run=run)
+    del places[:]
+    resumed = search(tmp_path / "killed", data, given, 9, "auto", run=run)
+    assert places == [2, 2]
+    stopped, _ = resumed.experiment.trials()
+    assert [len(execution.history()) for execution in stopped.executions()] == [6, 6]
+    assert_same(resumed.experiment.path, whole, tolerance=0)
+
+
 class FailsLate(keras.callbacks.Callback):
     """In the third epoch of the smaller learning rate."""
 
