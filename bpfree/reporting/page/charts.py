@@ -157,8 +157,8 @@ def costs(frame: pd.DataFrame, cost: str, metric: str, by: str, sign: int) -> Ch
         _add(plot, curve, shown[~front], _marks(curve, size=4, fill_alpha=0.4, line_alpha=0.4))
         _add(plot, curve, shown[front], _line(curve))
         _add(plot, curve, shown[front], _marks(curve, size=7))
-    tips = [_NAME, (label(cost), "@x{0.[00]a}"), _MEAN, ("n", "@n")]
-    _hover(plot, tips, Scatter)
+    tips = [_NAME, (label(cost), "@x{%.3g}"), _MEAN, ("n", "@n")]
+    _hover(plot, tips, Scatter, formatters={"@x": "printf"})
     return _chart(f"against {label(cost)}", plot, found)
 
 
