@@ -1,4 +1,7 @@
-"""Differentiation on TensorFlow and JAX; with `tuning/population.py` the only code that names a backend."""
+"""Differentiation on TensorFlow and JAX.
+
+With `bpfree.tuning.population` and `bpfree.costs.backend` the only code that names a backend.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ _HOMES = {
     "histories": "frames",
     "leaderboard": "ranking",
     "plot_alignment": "plots",
+    "plot_costs": "plots",
     "plot_filters": "samples",
     "plot_histories": "plots",
     "plot_information_plane": "plots",

@@ -84,6 +84,17 @@ def best_per_rate(group: pd.DataFrame, metric: str, sign: int) -> pd.DataFrame:
     return pd.DataFrame(points.values(), index=list(points))
 
 
+def by_cost(group: pd.DataFrame, cost: str, metric: str, sign: int) -> pd.DataFrame:
+    """Each trial's mean `cost`, `mean` and number `n`, the cheapest first; `front`: whether nothing that
+    costs as little is as good.
+    """
+    trials = group.dropna(subset=[cost, metric]).groupby(["project", "trial"])
+    points = trials.agg(cost=(cost, "mean"), mean=(metric, "mean"), n=(metric, "count"))
+    points = points.assign(loss=sign * points["mean"]).sort_values(["cost", "loss"])
+    best_before = points["loss"].cummin().shift(fill_value=math.inf)
+    return points.assign(front=points["loss"] < best_before).drop(columns="loss")
+
+
 def problem(frame: pd.DataFrame) -> str:
     """The problem that all rows share, which decides the unit of an error."""
     problems = set(frame["problem_type"]) if "problem_type" in frame else set()

@@ -17,7 +17,15 @@ from bpfree.tuning.records import Execution, Experiment, Trial
 
 _PLACE = ("project", "trial", "index", "execution")
 _OUTCOME = ("seed", "score", "trial_score", "epochs", "best_epoch")
-_TAKEN = {*_PLACE, *_OUTCOME, "state", "finished", "failure", "epoch"}
+_COSTS = (
+    "seconds",
+    "train_flops",
+    "energy",
+    "idle_power",
+    "peak_host_memory",
+    "peak_device_memory",
+)
+_TAKEN = {*_PLACE, *_OUTCOME, *_COSTS, "state", "finished", "failure", "epoch"}
 _WHOLE = ("execution", "seed", "best_epoch")  # numbers that may be missing and stay whole
 
 
@@ -26,9 +34,11 @@ def results(directory: str | os.PathLike) -> pd.DataFrame:
 
     Columns: `project, trial, index, execution, state` (of the trial), `finished`; one per
     hyperparameter and per fixed scalar setting; `seed, score, trial_score, epochs, best_epoch`; the
-    metrics at the best epoch; `test_*` where the test set was used; `failure`, the last line of the
-    trial's traceback. What an unfinished execution does not have yet is missing (NaN). A trial that
-    failed before its first epoch has one row without an `execution`.
+    costs `seconds, train_flops, energy` (joules), `idle_power` (watts), `peak_host_memory,
+    peak_device_memory` (bytes), see `bpfree.costs`; the metrics at the best epoch; `test_*` where the
+    test set was used; `failure`, the last line of the trial's traceback. What an unfinished execution
+    does not have yet, or what was not measured, is missing (NaN). A trial that failed before its first
+    epoch has one row without an `execution`.
 
     Args:
         directory: an experiment's folder, with one folder per project, or one project's.
@@ -42,7 +52,9 @@ def results(directory: str | os.PathLike) -> pd.DataFrame:
         for trial in project.trials():
             executions = trial.executions() or [None] * (trial.state == "failed")
             rows += [_result(project, settings, trial, execution) for execution in executions]
-    return _frame(rows, [*_PLACE, "state", "finished", *_OUTCOME, "failure"])
+    frame = _frame(rows, [*_PLACE, "state", "finished", *_OUTCOME, *_COSTS, "failure"])
+    costs = {name: pd.to_numeric(frame[name], errors="coerce") for name in _COSTS}
+    return frame.assign(**costs).astype(dict.fromkeys(_COSTS, float))
 
 
 def histories(directory: str | os.PathLike, trials: Collection[str] | None = None) -> pd.DataFrame:
@@ -128,6 +140,7 @@ def _result(
         _choices(trial),
         settings,
         outcome,
+        {name: result.get(name) for name in _COSTS},
         mapping(result.get("metrics")),
         _test(execution) if execution else {},
         {"failure": reason(trial.failure)},

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 _SETS = {"val_": "validation", "test_": "test"}
-_UNITS = {"error": "error (%)", "seconds": "time (s)"}
+_UNITS = {
+    "error": "error (%)",
+    "seconds": "time (s)",
+    "train_flops": "training FLOPs",
+    "energy": "energy (J)",
+    "idle_power": "idle power (W)",
+    "peak_host_memory": "peak host memory (bytes)",
+    "peak_device_memory": "peak device memory (bytes)",
+}
 _MEASURED_ON_DATA = ("loss", "error", "accuracy", "reg")
 _NAMES = {"algorithm": "learning rule", "lr": "learning rate", "arch": "architecture"}
 

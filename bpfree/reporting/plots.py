@@ -15,6 +15,7 @@ from bpfree.reporting import style
 from bpfree.reporting.courses import (
     EXECUTION,
     best_per_rate,
+    by_cost,
     course,
     groups,
     joint_courses,
@@ -135,6 +136,49 @@ def plot_learning_rates(
         ax.plot(best.index, best["mean"], color=look["color"], linestyle="none", zorder=3, **star)
     ax.set(xscale="log", xlabel=label("lr"), ylabel=label(metric, problem(frame)))
     ax.xaxis.set_minor_locator(NullLocator())
+    return _finish(ax, columns)
+
+
+def plot_costs(
+    frame: pd.DataFrame,
+    cost: str = "train_flops",
+    metric: str = "val_error",
+    by: str | Sequence[str] = "algorithm",
+    ax: Axes | None = None,
+) -> Figure:
+    """A metric against what the training cost: a faint point per trial, a line along each group's front.
+
+    On the front are the trials of which no other one of the group is as good for as little. A trial of
+    which an execution diverged to NaN is left out.
+
+    Args:
+        frame: from `results`, or a part of it; unfinished executions are left out.
+        cost: a column, such as `train_flops`, `seconds`, `energy` or `peak_device_memory`.
+        metric: a column.
+        by: the column or columns whose values make a group.
+        ax: where to draw; a figure of its own otherwise.
+
+    Raises:
+        UserError: no such column, or no value to draw: the cost was not measured.
+    """
+    columns = _columns(by)
+    require(frame, ["finished", cost, metric, *columns])
+    frame = numeric(frame[frame["finished"]], metric, whole_trials=True)
+    if not frame[cost].count():
+        raise UserError(f"{cost} was not measured in these trainings: choose another cost.")
+    sign = -1 if direction(metric) == "max" else 1
+    ax = _axes(ax)
+    for name, group, look in groups(frame.dropna(subset=cost), metric, columns):
+        points = by_cost(group, cost, metric, sign)
+        mark = look["marker"] or "o"
+        cloud = {"linestyle": "none", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
+        ax.plot(points["cost"], points["mean"], color=look["color"], marker=mark, **cloud)
+        front = points[points["front"]]
+        line = {**look, "marker": mark, "markersize": 4}
+        ax.plot(front["cost"], front["mean"], **line, label=name)
+    if frame[cost].min() > 0:
+        ax.set_xscale("log")
+    ax.set(xlabel=label(cost), ylabel=label(metric, problem(frame)))
     return _finish(ax, columns)
 
 

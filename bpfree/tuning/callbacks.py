@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import keras
 import keras_tuner
 
+from bpfree.costs import RunningAccount
+from bpfree.data.batches import Batches
 from bpfree.errors import UserError
 from bpfree.tuning.checkpoint import Checkpoint, arrays, write_archive
 from bpfree.tuning.records import Execution, Trial
@@ -31,6 +33,8 @@ class Recorder(keras.callbacks.Callback):
         keep_best: whether the weights of the best epoch are kept, else those of the last.
         watched: callbacks whose state belongs to the snapshot.
         report: called with every row.
+        account: where the epoch is booked.
+        batches: those of the training.
 
     Raises:
         Diverged: from `fit`, when a loss or the objective is not finite; the row is recorded first.
@@ -44,6 +48,8 @@ class Recorder(keras.callbacks.Callback):
         keep_best: bool,
         watched: Sequence[keras.callbacks.Callback],
         report: Callable[[dict], None],
+        account: RunningAccount,
+        batches: Batches,
     ):
         super().__init__()
         self.execution = execution
@@ -52,6 +58,8 @@ class Recorder(keras.callbacks.Callback):
         self.keep_best = keep_best
         self.watched = watched
         self.report = report
+        self.account = account
+        self.batches = batches
 
     def on_train_begin(self, logs=None):
         # After every other callback began: theirs would reset what is restored here.
@@ -59,13 +67,14 @@ class Recorder(keras.callbacks.Callback):
         self.history = self.execution.history()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.account.epoch_ended(self.model, self.batches)
         row = row_of(epoch, logs)
         self.execution.append(row)
         self.history.append(row)
         check(row, self.objective.name)
         if not self.keep_best or best_epoch(self.history, self.objective) == epoch + 1:
             save_weights(self.execution.best_weights, self.model)
-        self.checkpoint.save(self.model, self.watched, epoch + 1)
+        self.checkpoint.save(self.model, self.watched, epoch + 1, self.account.costs)
         self.report(row)
 
 

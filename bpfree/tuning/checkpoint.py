@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bpfree.costs import Costs
 from bpfree.tuning.programs import state
 from bpfree.tuning.records import write_atomic
 
@@ -20,7 +21,7 @@ _NOT_KEPT = ("stop_training", "min_delta")
 
 
 class Checkpoint:
-    """Weights, optimizer, random states, callback states and the number of epochs done.
+    """Weights, optimizer, random states, callback states, costs and the number of epochs done.
 
     Args:
         path: the file, a NumPy archive.
@@ -29,28 +30,43 @@ class Checkpoint:
     def __init__(self, path: Path):
         self.path = path
 
-    def save(self, model: keras.Model, callbacks: Sequence, epoch: int) -> None:
+    def save(
+        self, model: keras.Model, callbacks: Sequence, epoch: int, costs: Costs | None = None
+    ) -> None:
         """Replaces the file.
 
         Args:
             model: built and compiled.
             callbacks: those whose numbers and strings are to be kept, always in the same order.
             epoch: how many epochs are done.
+            costs: what they have cost.
         """
-        self.write(arrays(state(model)), callbacks, epoch, bool(model.stop_training))
+        self.write(arrays(state(model)), callbacks, epoch, bool(model.stop_training), costs)
 
     def write(
-        self, values: dict[str, np.ndarray], callbacks: Sequence, epoch: int, stopped: bool
+        self,
+        values: dict[str, np.ndarray],
+        callbacks: Sequence,
+        epoch: int,
+        stopped: bool,
+        costs: Costs | None = None,
     ) -> None:
         """Like `save`, of a model that is known by its `state`'s values and whether it is stopped."""
         states = [_state(callback) for callback in callbacks]
         about = {"epoch": epoch, "stopped": stopped, "callbacks": states}
+        if costs is not None:
+            about["costs"] = costs.record()
         write_archive(self.path, values, about)
 
     def progress(self) -> tuple[int, bool]:
         """How many epochs are done, and whether a callback has stopped the run; (0, False) if new."""
         about = read_about(self.path)
         return (about["epoch"], about["stopped"]) if about else (0, False)
+
+    def costs(self) -> Costs:
+        """What the epochs done have cost: nothing if there are none, unknown if it was not written."""
+        about = read_about(self.path)
+        return Costs.of(about.get("costs", {"seconds": 0.0})) if about else Costs()
 
     def restore(self, model: keras.Model) -> None:
         """Puts weights, optimizer and random states back."""

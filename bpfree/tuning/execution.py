@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import keras
 import keras_tuner
 
+from bpfree.costs import Costs, Meter, RunningAccount
 from bpfree.data.batches import Batches, feed, stream
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
@@ -106,6 +106,7 @@ def run(
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     report: Callable[[dict], None] = lambda row: None,
+    meter: Meter | None = None,
 ) -> dict[str, Any]:
     """Trains to the regime's last epoch, from wherever the execution stands on disk, and records the result.
 
@@ -119,28 +120,40 @@ def run(
         seed: of the batch order.
         callbacks: further callbacks; what they put into an epoch's logs is recorded.
         report: called with every epoch's row.
+        meter: measures what it costs; shared by executions, it counts a program's operations once.
 
     Returns:
-        The result: `score`, `best_epoch`, `epochs`, `seed`, `metrics` (at the best epoch) and
-        `seconds` of this process.
+        The result: `score`, `best_epoch`, `epochs`, `seed`, `metrics` (at the best epoch), and what
+        was measured of `bpfree.costs.Costs`: what a killed process did after its last snapshot is not
+        in it.
 
     Raises:
         Diverged: if a loss or the objective becomes NaN or infinite.
     """
-    started = time.monotonic()
+    if meter is None:
+        with Meter() as meter:
+            return run(model, data, regime, execution, seed, callbacks, report, meter)
     batches, checkpoint = Feed(data, regime), Checkpoint(execution.checkpoint)
     epoch, stopped = standing(execution)
+    account = RunningAccount(meter, checkpoint.costs())
     if epoch:
         checkpoint.restore(model)
     if epoch < regime.last and not stopped:
         watched = [*callbacks, *early_stopping(regime, model)]
-        validation = batches.validation()
+        training, validation = batches.train(seed), batches.validation()
         recorder = Recorder(
-            execution, checkpoint, regime.objective, regime.score == "best", watched, report
+            execution,
+            checkpoint,
+            regime.objective,
+            regime.score == "best",
+            watched,
+            report,
+            account,
+            training,
         )
         try:
             model.fit(
-                **feed(batches.train(seed), [*watched, recorder]),
+                **feed(training, [*watched, recorder]),
                 validation_data=None if validation is None else stream(validation),
                 initial_epoch=epoch,
                 epochs=regime.last,
@@ -151,7 +164,8 @@ def run(
         except Exception:
             failed(callbacks)
             raise
-    return finish(execution, regime, seed, time.monotonic() - started)
+    account.close(model)
+    return finish(execution, regime, seed, account.costs)
 
 
 def evaluate(model: keras.Model, data: Dataset, regime: Regime) -> dict[str, float]:
@@ -204,7 +218,7 @@ def early_stopping(regime: Regime, model: keras.Model) -> list[keras.callbacks.C
     ]
 
 
-def finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> dict[str, Any]:
+def finish(execution: Execution, regime: Regime, seed: int, costs: Costs) -> dict[str, Any]:
     """Records the result of an execution that came to the regime's last epoch, see `run`, or stopped."""
     history = execution.history()
     best = _chosen(history, regime)
@@ -215,7 +229,7 @@ def finish(execution: Execution, regime: Regime, seed: int, seconds: float) -> d
         "epochs": len(history),
         "seed": seed,
         "metrics": metrics,
-        "seconds": round(seconds, 3),
+        **costs.record(),
     }
     execution.finish(result)
     if len(history) < regime.last or regime.last == regime.epochs:

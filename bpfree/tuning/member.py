@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 
+from bpfree.costs import Account, Meter, Reading
 from bpfree.data.batches import Batches
 from bpfree.tuning import execution as executions
 from bpfree.tuning import records
@@ -33,6 +35,7 @@ class Member:
         callbacks: further callbacks, which work at the end of an epoch and change no variable.
         model: lent to the callbacks.
         report: called with every epoch's row.
+        meter: measures what it costs: of time and energy its share, of memory nothing.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class Member:
         callbacks: Sequence[keras.callbacks.Callback],
         model: keras.Model,
         report: Callable[[dict], None],
+        meter: Meter,
     ):
         self.trial, self.k, self.seed, self.regime = trial, k, seed, regime
         self.execution = trial.execution(k)
         self.batches, self.initial, self.model, self.report = batches, initial, model, report
+        self.meter = meter
         self.checkpoint = Checkpoint(self.execution.checkpoint)
         self.watched = [*callbacks, *executions.early_stopping(regime, model)]
         self.reads_weights = any(callback.reads_weights for callback in callbacks)
@@ -60,7 +65,6 @@ class Member:
         self.history = self.execution.history()
         self.improved = False
         """Whether the present weights are the best so far."""
-        self.seconds = 0.0
         self._begun = False
 
     @property
@@ -75,6 +79,10 @@ class Member:
             The values of its variables; None if the run is over.
         """
         self.epoch, stopped = executions.standing(self.execution)
+        costs = replace(
+            self.checkpoint.costs(), peak_host_memory=None, peak_device_memory=None
+        )  # which are the population's
+        self.account = Account(self.meter, costs)
         self.history = self.execution.history()
         self.improved, self._unsaved, self._best_unsaved = False, [], False
         if stopped or self.epoch >= self.regime.last:
@@ -106,12 +114,12 @@ class Member:
         for callback in self.watched:
             callback.on_epoch_begin(self.epoch)
 
-    def epoch_ended(self, logs: dict[str, float], seconds: float) -> None:
+    def epoch_ended(self, logs: dict[str, float], spent: Reading) -> None:
         """Takes the epoch's logs; ends the member where its run is over, or fails.
 
         Args:
             logs: as Keras has them.
-            seconds: the member's share of the epoch's time.
+            spent: the member's share of the epoch.
         """
         self.model.stop_training = False
         for callback in self.watched:
@@ -119,7 +127,9 @@ class Member:
         row = row_of(self.epoch, logs)
         self.history.append(row)
         self._unsaved.append(row)
-        self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
+        self.epoch += 1
+        self.account.add(spent)
+        self.account.add_epoch(self.model, self.batches)
         self.improved = False
         check(row, self.regime.objective.name)
         best = self.regime.score != "best"
@@ -144,8 +154,8 @@ class Member:
             self._best_unsaved = False
         pausing = self.ended and self.regime.last < self.regime.epochs
         if not self.ended or pausing and not self.failure:
-            stopped = self.ended and self.stopped
-            self.checkpoint.write(numbered(values), self.watched, self.epoch, stopped)
+            stopped, costs = self.ended and self.stopped, self.account.costs
+            self.checkpoint.write(numbered(values), self.watched, self.epoch, stopped, costs)
         if self.ended and not self.failure:
             self._finish()
 
@@ -170,7 +180,7 @@ class Member:
         for callback in self.watched if self._begun else ():
             callback.on_train_end()
         self._begun = False
-        self.result = executions.finish(self.execution, self.regime, self.seed, self.seconds)
+        self.result = executions.finish(self.execution, self.regime, self.seed, self.account.costs)
 
     def _fail_callbacks(self) -> None:
         if self._begun:

@@ -1,6 +1,6 @@
 """Populations: models that are one program, trained side by side on JAX.
 
-With `bpfree.autodiff` the only code that names a backend.
+With `bpfree.autodiff` and `bpfree.costs.backend` the only code that names a backend.
 """
 
 from __future__ import annotations

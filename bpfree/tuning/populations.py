@@ -24,7 +24,7 @@ class Populations:
     """Trains the trials of a search that are one program together; what cannot be, it leaves.
 
     Args:
-        tuner: whose `regime`, `experiment`, `program`, `model` and `build` are used.
+        tuner: whose `regime`, `experiment`, `meter`, `program`, `model` and `build` are used.
         data: the data set.
         callbacks: as `Search.search` has them.
         progress: told of every epoch.
@@ -126,6 +126,7 @@ class Populations:
             made(self.callbacks, model, trial, k),
             model,
             lambda row: self.progress.epoch_ended(trial, k, row),
+            tuner.meter,
         )
 
 

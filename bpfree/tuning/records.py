@@ -494,8 +494,9 @@ class Execution:
         """Records the result, which makes the execution finished; call it last.
 
         Args:
-            result: `score`, `best_epoch`, `epochs`, `seed`, `seconds` and `metrics`, a dictionary
-                of those at the best epoch.
+            result: `score`, `best_epoch`, `epochs`, `seed`, `metrics`, a dictionary of those at the
+                best epoch, and what is known of `seconds`, `train_flops`, `energy`, `idle_power`,
+                `peak_host_memory` and `peak_device_memory`.
         """
         write_json(self.result_file, result)
 

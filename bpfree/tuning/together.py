@@ -134,7 +134,8 @@ class _Stack:
 
     def train(self, members: dict[int, Member], saving: _Pace) -> list[Member]:
         """An epoch of these members, by slot, with what it leaves on disk; those that ended."""
-        started = time.monotonic()
+        meter = next(iter(members.values())).meter
+        started = meter.read()
         for member in members.values():
             member.epoch_began()
         improved = np.zeros(self.size, bool)
@@ -145,7 +146,7 @@ class _Stack:
         self._stacked, self._best, logs = self.program.epoch(
             self._stacked, self._best, improved, orders
         )
-        seconds = (time.monotonic() - started) / len(members)
+        spent = (meter.read() - started).share(len(members))
         read = any(member.reads_weights for member in members.values())
         values = self.values() if read else {}
         for slot, member in members.items():
@@ -153,7 +154,7 @@ class _Stack:
             try:
                 if member.reads_weights:
                     assign(self.program.variables, numbered(values[slot]))
-                member.epoch_ended({name: column[place] for name, column in logs.items()}, seconds)
+                member.epoch_ended({name: column[place] for name, column in logs.items()}, spent)
             except DiskError:
                 raise
             except Exception:

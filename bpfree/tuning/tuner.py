@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from bpfree.costs import Meter
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
 from bpfree.errors import DiskError, UserError
@@ -101,6 +102,7 @@ class Search(keras_tuner.Tuner):
         self.keep_weights = keep_weights
         self.population = population
         self.verbose = verbose
+        self.meter = Meter()
         self._programs = Programs()
         for trial in self.experiment.trials():
             self.oracle.record(trial)
@@ -158,7 +160,7 @@ class Search(keras_tuner.Tuner):
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self._progress() as progress:
+        with self.experiment.lock(), self.meter, self._progress() as progress:
             populations = self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
             for wave in chain([first], waves):
@@ -194,6 +196,7 @@ class Search(keras_tuner.Tuner):
                     seed,
                     made(callbacks, model, trial, k),
                     (lambda row, k=k: report(trial, k, row)) if report else lambda row: None,
+                    self.meter,
                 )
             scores.append(result["score"])
         return scores

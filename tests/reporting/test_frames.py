@@ -86,6 +86,7 @@ def test_the_columns_come_in_a_reader_s_order(runs):
         "algorithm", "lr", "seeds", "activation",
         "dataset", "objective", "num_epochs", "use_xla", "reg",
         "seed", "score", "trial_score", "epochs", "best_epoch",
+        "seconds", "train_flops", "energy", "idle_power", "peak_host_memory", "peak_device_memory",
         "loss", "val_error", "test_error", "failure",
     ]  # fmt: skip
 
@@ -100,6 +101,18 @@ def test_a_finished_execution_has_everything(runs):
     assert {name: row[name] for name in expected} == expected
     assert pd.isna(row["failure"]) and pd.isna(row["activation"])
     assert results(runs)["test_error"].tolist()[:2] == [2.5, 3.5]
+
+
+def test_costs_are_numbers_and_missing_where_they_were_not_measured(runs):
+    execution = Experiment(runs / "a").trials()[0].execution(0)
+    costs = {"train_flops": 12_000_000_000, "energy": 5.5, "peak_host_memory": "spoilt"}
+    write_json(execution.result_file, {**execution.result(), **costs})
+    frame = results(runs)
+    assert frame["seconds"].dropna().tolist() == [1.0] * 5
+    assert frame["train_flops"].dropna().tolist() == [1.2e10]
+    assert frame["energy"].dropna().tolist() == [5.5]
+    for name in ("idle_power", "peak_host_memory", "peak_device_memory"):
+        assert frame[name].dtype == float and frame[name].isna().all()
 
 
 def test_an_unfinished_execution_lacks_what_is_not_known_yet(runs):

@@ -45,6 +45,17 @@ def small(folder):
     return sweep(folder, ("bp", "dfa"), archs=("50-50",), rates=(0.1,), epochs=2)
 
 
+def costs(arch, k):
+    """One layer costs a third of two; memory is not measured."""
+    flops = 1_500_000 if arch == "50" else 4_500_000
+    return {
+        "seconds": 10.0 + k,
+        "train_flops": flops,
+        "energy": 2000.0 + 100 * k,
+        "idle_power": 60.0,
+    }
+
+
 def sweep(
     folder,
     rules=("bp", "dfa", HOSTILE),
@@ -76,7 +87,7 @@ def sweep(
             best = int(errors.argmin())
             execution.finish(
                 {"score": errors[best], "best_epoch": best + 1, "epochs": EPOCHS, "seed": 5 + k,
-                 "metrics": {"val_error": errors[best]}, "seconds": 1.0}
+                 "metrics": {"val_error": errors[best]}, **costs(arch, k)}
             )  # fmt: skip
             scores.append(errors[best])
             if tested and (arch, lr) == ("50-50", 0.1):
@@ -180,13 +191,52 @@ def test_before_the_test_set_is_used_validation_is_called_what_it_is(tmp_path):
 
 
 def test_heat_map_and_all_trials(parsed):
-    heat, trials = parsed.tables[2], parsed.tables[3]
+    heat, trials = parsed.tables[2], parsed.tables[4]
     assert heat[0] == ["rule", "50", "50-50"] and len(heat) == 4
     assert heat[1][1:] == [shown(best_scores("bp", extra)) for extra in (1.0, 0.0)]
     assert len(trials) == 1 + 18
     states = [row[-1] for row in trials[1:]]
     assert states.count("completed") == 16 and states[-2:] == ["failed", "running"]
     assert trials[1][1:4] == ["bp", "50-50", "0.1"]
+
+
+def test_what_the_chosen_trials_cost(parsed):
+    table = parsed.tables[3]
+    assert table[0] == ["rule", "time", "FLOPs", "peak host memory", "peak device memory", "energy",
+                        "idle power"]  # fmt: skip
+    assert [row[0] for row in table[1:]] == ["bp", "dfa", HOSTILE]
+    for row in table[1:]:
+        assert row[1:] == ["11 s", "4.5 M", *["not measured"] * 2, "2.1 kJ", "60 W"]
+
+
+def test_error_against_cost_has_the_front_of_each_rule(parsed):
+    """One trial of each size is on it: of dfa's smaller network, only the lowest rate is completed."""
+    flops, seconds, energy = parsed.charts[-3:]
+    fronts = dict(arrays(flops, "Line"))
+    assert list(fronts) == ["bp", "dfa", HOSTILE]
+    for rule, front in fronts.items():
+        np.testing.assert_array_equal(front["x"], [1.5e6, 4.5e6])
+        small = [course(rule, 0.001 if rule == "dfa" else 0.1, k).min() + 1 for k in range(3)]
+        expected = [np.mean(small), best_scores(rule).mean()]
+        np.testing.assert_allclose(front["mean"], expected, rtol=1e-6)
+    points = {len(c["x"]) for name, c in arrays(flops, "Scatter") if name == "bp"}
+    assert points == {2, 4}  # of six trials, four are not on the front
+    for chart, cost in ((seconds, 11.0), (energy, 2100.0)):
+        for rule, front in dict(arrays(chart, "Line")).items():
+            np.testing.assert_allclose(front["x"], [cost])
+            np.testing.assert_allclose(front["mean"], [best_scores(rule).mean()], rtol=1e-6)
+
+
+def test_costs_of_an_experiment_without_any(tmp_path):
+    folder = sweep(tmp_path / "p", ("bp", "dfa"), ("50-50",), (0.1,), 2).path
+    for file in folder.glob("trials/*/*/result.json"):
+        result = json.loads(file.read_text())
+        for name in ("seconds", "train_flops", "energy", "idle_power"):
+            del result[name]
+        write_json(file, result)
+    old = Parsed(page.render([folder]))
+    assert old.tables[-2][1] == ["bp", *["not measured"] * 6]
+    assert len(old.charts) == len(Parsed(page.render([small(tmp_path / "q").path])).charts) - 3
 
 
 def test_it_says_how_to_do_it_again_and_what_is_missing(parsed):
@@ -368,15 +418,15 @@ async def _in_a_browser(folder):
         await tab.run("document.querySelector('[data-curve=dfa]').click()")
         assert set(await tab.run(visible)) == {False}
 
-        column = "[...document.querySelectorAll('table')[3].rows].slice(1).map(r => r.cells[4].dataset.v)"
-        click = "document.querySelectorAll('table')[3].querySelectorAll('th button')[4].click()"
+        column = "[...document.querySelectorAll('table')[4].rows].slice(1).map(r => r.cells[4].dataset.v)"
+        click = "document.querySelectorAll('table')[4].querySelectorAll('th button')[4].click()"
         for descending in (False, True):
             await tab.run(click)
             values = [float(v) for v in await tab.run(column) if v is not None]
             assert values == sorted(values, reverse=descending) and len(set(values)) > 9
         words = "const i = document.querySelector('.filter input'); i.value = 'DFA 0.01 completed';"
         await tab.run(f"{{ {words} i.dispatchEvent(new Event('input')) }}")
-        left = "[...document.querySelectorAll('table')[3].rows].filter(r => !r.hidden).map(r => r.innerText)"
+        left = "[...document.querySelectorAll('table')[4].rows].filter(r => !r.hidden).map(r => r.innerText)"
         rows = (await tab.run(left))[1:]
         assert len(rows) == 1 and "dfa" in rows[0] and "completed" in rows[0]
         assert await tab.run("document.querySelector('.filter output').textContent") == "1 of 18"

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from bpfree.errors import UserError
 from bpfree.reporting import (
     plot_alignment,
+    plot_costs,
     plot_histories,
     plot_information_plane,
     plot_learning_rates,
@@ -244,6 +245,38 @@ def test_empty_frames_get_a_sentence(frame):
         plot_learning_rates(rates().assign(finished=False))
 
 
+def costly(metric="val_error"):
+    """dfa: four trials of two executions, of which the third is dominated; bp: one, never measured."""
+    points = [("dfa", 0, 10, 9.0), ("dfa", 1, 20, 5.0), ("dfa", 2, 30, 6.0), ("dfa", 3, 40, 4.0),
+              ("dfa", 4, 40, 8.0), ("bp", 5, math.nan, 1.0)]  # fmt: skip
+    return pd.DataFrame(
+        {"project": "p", "trial": f"{trial}", "execution": k, "algorithm": rule, "finished": True,
+         "energy": cost + 2 * k, metric: value + (2 * k - 1) * 0.5}
+        for rule, trial, cost, value in points for k in range(2)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metric", "front"),
+    [("val_error", [[11, 9.0], [21, 5.0], [41, 4.0]]), ("val_accuracy", [[11, 9.0]])],
+)
+def test_costs_show_every_trial_and_the_front_of_each_rule(metric, front):
+    [ax] = plot_costs(costly(metric), cost="energy", metric=metric).axes
+    cloud, line = ax.lines
+    points = [[11, 9.0], [21, 5.0], [31, 6.0], [41, 4.0], [41, 8.0]]
+    assert sorted(cloud.get_xydata().tolist()) == points
+    assert line.get_xydata().tolist() == front
+    assert ax.get_xlabel() == "energy (J)" and ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dfa"]
+
+
+def test_a_cost_that_was_not_measured_gets_a_sentence():
+    with pytest.raises(UserError, match="energy was not measured"):
+        plot_costs(costly().assign(energy=math.nan), cost="energy")
+    with pytest.raises(UserError, match="no column 'joules'"):
+        plot_costs(costly(), cost="joules")
+
+
 @pytest.mark.parametrize(
     ("name", "words", "higher"),
     [
@@ -255,6 +288,8 @@ def test_empty_frames_get_a_sentence(frame):
         ("bp_cosine/block_1", "bp cosine, block 1", True),
         ("lr", "learning rate", False),
         ("seconds", "time (s)", False),
+        ("train_flops", "training FLOPs", False),
+        ("energy", "energy (J)", False),
     ],
 )
 def test_columns_have_names_in_words(name, words, higher):

@@ -19,6 +19,7 @@ from bpfree.tuning.objective import direction
 from bpfree.tuning.programs import Programs
 from bpfree.tuning.records import Execution
 
+MEASURED = {"seconds", "energy", "idle_power", "peak_host_memory", "peak_device_memory"}
 EPOCHS = 3
 SEED = 5
 # Without XLA, JAX would run step by step; on TensorFlow compiling takes longer than these runs.
@@ -97,7 +98,7 @@ class InterruptWithin(keras.callbacks.Callback):
 
 def outcome(execution):
     best = read_archive(execution.best_weights)
-    result = {key: value for key, value in execution.result().items() if key != "seconds"}
+    result = {key: value for key, value in execution.result().items() if key not in MEASURED}
     return SimpleNamespace(history=execution.history_file.read_bytes(), best=best, result=result)
 
 

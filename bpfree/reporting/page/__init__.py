@@ -79,6 +79,7 @@ def _view(project: Project) -> dict[str, Any]:
         "comparisons": tables.comparisons(project),
         "groups": list(drawings.groups(project)),
         "heat_maps": list(tables.heat_maps(project)),
+        "costs": (tables.costs(project), drawings.costs(project)) if len(project.board) else None,
         "trials": tables.trials(project),
         "failures": tables.failures(project),
         "facts": tables.facts(project),

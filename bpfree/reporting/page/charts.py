@@ -29,6 +29,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from bpfree.reporting import courses, style
+from bpfree.reporting.metrics import label
 
 MOST_POINTS = 150  # of a curve: more than a phone has pixels for
 _HEIGHT = 300
@@ -126,6 +127,39 @@ def rates(frame: pd.DataFrame, metric: str, by: str, sign: int, tried: Sequence[
     tips = [_NAME, ("learning rate", "@rate{%g}"), _MEAN, *_SPREAD]
     _hover(plot, tips, Scatter, formatters={"@rate": "printf"})
     return _chart("", plot, found)
+
+
+def costs(frame: pd.DataFrame, cost: str, metric: str, by: str, sign: int) -> Chart:
+    """A metric against what the training cost: a point per trial, a line along each rule's front.
+
+    Args:
+        frame: rows of `results` of completed trials, of which some have measured the cost.
+        cost: a column.
+        metric: a column.
+        by: the column of what competes.
+        sign: 1 where less of the metric is better, else -1.
+    """
+    frame = courses.numeric(frame, metric, whole_trials=True).dropna(subset=cost)
+    found = [
+        Curve(name, courses.by_cost(group, cost, metric, sign).set_index("cost"), look)
+        for name, group, look in courses.groups(frame, metric, [by])
+    ]
+    points = pd.concat([curve.points for curve in found])
+    across, reach = _extent(points.index.to_series(), logarithmic=True)
+    scale, ends = _extent(points["mean"], logarithmic=True)
+    plot = _figure(
+        x_axis_type=across, x_range=Range1d(*reach), y_axis_type=scale, y_range=Range1d(*ends)
+    )
+    plot.xaxis.axis_label = label(cost)
+    for curve in found:
+        front = curve.points["front"]
+        shown = curve.points[["mean", "n"]]
+        _add(plot, curve, shown[~front], _marks(curve, size=4, fill_alpha=0.4, line_alpha=0.4))
+        _add(plot, curve, shown[front], _line(curve))
+        _add(plot, curve, shown[front], _marks(curve, size=7))
+    tips = [_NAME, (label(cost), "@x{%.3g}"), _MEAN, ("n", "@n")]
+    _hover(plot, tips, Scatter, formatters={"@x": "printf"})
+    return _chart(f"against {label(cost)}", plot, found)
 
 
 def information(frame: pd.DataFrame, blocks: Sequence[str], by: str) -> Iterator[Chart]:
@@ -234,8 +268,11 @@ def _line(curve: Curve, y: str = "mean", **options) -> Line:
     return Line(x="x", y=y, line_width=2, line_dash=dash, **options)
 
 
-def _marks(curve: Curve, y: str = "mean", size: int = 6, marker: str | None = None) -> Scatter:
-    return Scatter(x="x", y=y, size=size, marker=marker or _GLYPHS[curve.look["marker"]])
+def _marks(
+    curve: Curve, y: str = "mean", size: int = 6, marker: str | None = None, **options
+) -> Scatter:
+    marker = marker or _GLYPHS[curve.look["marker"]]
+    return Scatter(x="x", y=y, size=size, marker=marker, **options)
 
 
 def _add(plot, curve: Curve, points: pd.DataFrame, glyph: Glyph, hollow: bool = False) -> None:

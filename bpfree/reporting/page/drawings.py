@@ -81,6 +81,21 @@ def _rates(project: Project) -> Group:
     return Group(title, [charts.rates(project.done, "score", BY, sign, tried)], note)
 
 
+def costs(project: Project) -> Group:
+    """What a training costs against how good it is."""
+    scores = pd.to_numeric(project.done["score"], errors="coerce")
+    measured = [c for c in ("train_flops", "seconds", "energy") if project.done[c].count()]
+    title = f"{project.label(project.objective).capitalize()} against cost"
+    if not scores.count() or not measured:
+        return Group(title, [], "Not measured.")
+    sign = -1 if project.maximised else 1
+    note = (
+        "A point per completed trial, mean over its executions; the line joins those of a rule of "
+        "which no other one of that rule is as good for as little."
+    )
+    return Group(title, [charts.costs(project.done, c, "score", BY, sign) for c in measured], note)
+
+
 def _alignment(project: Project, columns: Sequence[str]) -> Group:
     found = _panels(project, columns)
     note = (

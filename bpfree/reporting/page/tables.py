@@ -24,6 +24,15 @@ MOST_FAILURES = 50
 _MOST_TRACEBACK = 6000  # characters, the last ones
 _TESTED = ("test_error", "test_loss", "test_accuracy")
 _NOTHING = "–"
+_COSTS = {
+    "seconds": ("time", "s"),
+    "train_flops": ("FLOPs", ""),
+    "peak_host_memory": ("peak host memory", "B"),
+    "peak_device_memory": ("peak device memory", "B"),
+    "energy": ("energy", "J"),
+    "idle_power": ("idle power", "W"),
+}
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 @dataclass
@@ -107,6 +116,23 @@ def _reason(row: Mapping[str, Any]) -> str:
     if row["p"] != row["p"]:
         return "no spread to judge by"
     return "not after the correction" if abs(row["difference"]) > row["interval"] else ""
+
+
+def costs(project: Project) -> Table:
+    """What a training of each rule's best trial cost."""
+    rows = [
+        [_rule(row[BY]), *_costs(project, row["trial"])] for row in project.board.to_dict("records")
+    ]
+    return Table(["rule", *(name for name, _ in _COSTS.values())], rows, {*range(1, 7)})
+
+
+def _costs(project: Project, trial: str) -> Iterator[Cell]:
+    for column, (_, unit) in _COSTS.items():
+        values = project.done.loc[project.done["trial"] == trial, column].dropna()
+        if len(values):
+            yield Cell(_scaled(values.mean(), unit), values.mean())
+        else:
+            yield Cell("not measured")
 
 
 def heat_maps(project: Project) -> Iterator[tuple[str, Table]]:
@@ -249,6 +275,15 @@ def _written(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_written(item)}" for name, item in value.items())
     return ", ".join(map(_written, value)) if isinstance(value, (list, tuple)) else text(value)
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Three digits with a prefix of the SI; seconds have none."""
+    value = float(f"{value:.3g}")
+    power = 0 if unit == "s" or value < 1 else min(int(math.log10(value) // 3), len(_PREFIXES) - 1)
+    shown = value / 1000**power
+    digits = f"{shown:.0f}" if shown >= 100 else f"{shown:.3g}"
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def _is_number(value: Any) -> bool:
