@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from bpfree.costs import Costs
 from bpfree.tuning import execution, space
 from bpfree.tuning.callbacks import check
 from bpfree.tuning.hypermodel import HyperModel
@@ -64,7 +65,7 @@ def trained(kind, course, lives=10**6):
                 done = trial.execution(k)
                 if not (result := execution.outcome(done, self.regime)):
                     self._train(trial, done)
-                    result = execution.finish(done, self.regime, k, 0)
+                    result = execution.finish(done, self.regime, k, Costs())
                 scores.append(result["score"])
             return scores
 

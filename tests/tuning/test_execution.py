@@ -7,6 +7,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from measured import MEASURED
 
 import bpfree
 from bpfree.tuning import execution as executions
@@ -19,7 +20,6 @@ from bpfree.tuning.objective import direction
 from bpfree.tuning.programs import Programs
 from bpfree.tuning.records import Execution
 
-MEASURED = {"seconds", "energy", "idle_power", "peak_host_memory", "peak_device_memory"}
 EPOCHS = 3
 SEED = 5
 # Without XLA, JAX would run step by step; on TensorFlow compiling takes longer than these runs.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from formula import DATA, Killed, hypermodel, trained, tried
 from keras_tuner.oracles import HyperbandOracle
+from measured import MEASURED
 
 import bpfree
 from bpfree.errors import UserError
@@ -194,11 +195,11 @@ def real(kind, folder, data, lr=None, run=None, **options):
 
 
 def outcomes(trial):
-    """Histories and results but for the seconds."""
+    """Histories and results but for what is measured."""
     found = []
     for execution in trial.executions():
         result = json.loads(execution.result_file.read_text())
-        del result["seconds"]
+        result = {key: value for key, value in result.items() if key not in MEASURED}
         found.append((execution.history_file.read_bytes(), result))
     return found
 

@@ -12,6 +12,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from measured import MEASURED
 
 import bpfree
 from bpfree import rules
@@ -24,7 +25,6 @@ from bpfree.tuning.member import Member
 
 on_jax = pytest.mark.skipif(not population.AVAILABLE, reason="populations need JAX")
 SEED, EXECUTIONS = 3, 2
-MEASURED = {"seconds", "energy", "idle_power", "peak_host_memory", "peak_device_memory"}
 SMALL = {
     "algorithm": ["dfa"],
     "arch": ["9-7"],

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from measured import MEASURED
 
 import bpfree
 from bpfree.errors import UserError
@@ -17,7 +18,6 @@ from bpfree.tuning.hypermodel import HyperModel
 SEED, EPOCHS, EXECUTIONS = 7, 2, 2
 # Without XLA, JAX would run step by step; on TensorFlow compiling takes longer than these runs.
 ON_JAX = keras.backend.backend() == "jax"
-MEASURED = {"seconds", "energy", "idle_power", "peak_host_memory", "peak_device_memory"}
 
 
 @pytest.fixture(scope="module")
