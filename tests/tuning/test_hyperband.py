@@ -273,6 +273,9 @@ def test_a_population_killed_between_rungs_goes_on_to_the_bit(
             real(Hyperband, tmp_path / "killed", data, **options)
     resumed = real(Hyperband, tmp_path / "killed", data, **options)
     assert [outcomes(t) for t in resumed.trials()] == [outcomes(t) for t in whole.trials()]
+    assert (
+        max(t.attempts for t in resumed.trials()) <= 4
+    )  # a rung is not begun again for the one before
     assert [f.name for f in files(resumed)] == [f.name for f in files(whole)]
 
 
