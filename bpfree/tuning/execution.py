@@ -248,10 +248,11 @@ def outcome(execution: Execution, regime: Regime) -> dict[str, Any] | None:
 
 
 def ended(trial: Trial, regime: Regime) -> bool:
-    """Whether a trial has failed, or come to the regime's last epoch."""
-    if trial.state != "completed" or regime.until is None:
+    """Whether a trial has failed, or come to the regime's last epoch, from which it may have gone on."""
+    if regime.until is None or trial.state == "failed":
         return trial.state in ("completed", "failed")
-    return all(outcome(execution, regime) for execution in trial.executions())
+    begun = trial.until or 0
+    return begun > regime.until or begun == regime.until and trial.state == "completed"
 
 
 def score_at(trial: Trial, regime: Regime, executions: int) -> float | None:

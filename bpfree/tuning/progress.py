@@ -132,7 +132,10 @@ class Progress(Silence):
         name = self.regime.objective.name
         if self.until < self.regime.epochs:
             name = f"after {self.until} epochs, {name}"
-        outcome = f"{name} {trial.score:.4g}" if trial.state == "completed" else "[red]failed[/red]"
+        outcome = "is under way to more epochs"  # than the wave's, to which it came before a kill
+        if trial.state != "running":
+            failed = trial.state == "failed"
+            outcome = "[red]failed[/red]" if failed else f"{name} {trial.score:.4g}"
         why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
         self.console.print(

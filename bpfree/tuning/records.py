@@ -349,6 +349,7 @@ class Trial:
         failure: the traceback of its last attempt, or None.
         attempts: how many times it was begun.
         deaths: how many of the last attempts in a row were killed before they recorded an epoch.
+        until: the epoch at which its last attempt was to pause; None: not before the end.
     """
 
     def __init__(
@@ -372,21 +373,29 @@ class Trial:
         self.failure: str | None = record.get("failure")
         self.attempts: int = record.get("attempts", 0)
         self.deaths: int = record.get("deaths", 0)
+        self.until: int | None = record.get("until")
         self._epochs: int = record.get("epochs", 0)
 
     def save(self) -> None:
         """Writes `trial.json`."""
         keys = ("id", "index", "hyperparameters", "state", "score", "scores", "failure")
         record = {key: getattr(self, key) for key in (*keys, "attempts", "deaths")}
+        if self.until is not None:
+            record["until"] = self.until
         write_json(self._file, {**record, "epochs": self._epochs})
 
-    def begin(self) -> None:
-        """Records that the trial is being run, for the first time or again."""
+    def begin(self, until: int | None = None) -> None:
+        """Records that the trial is being run, for the first time or again.
+
+        Args:
+            until: the epoch at which it will pause, if not at the end.
+        """
         epochs = sum(len(execution.history()) for execution in self.executions())
         killed = self.state == "running" and epochs == self._epochs
         self.deaths, self._epochs = self.deaths + 1 if killed else 0, epochs
         self.state, self.score, self.scores, self.failure = "running", None, [], None
         self.attempts += 1
+        self.until = until
         self.save()
 
     def complete(self, score: float, scores: Iterable[float]) -> None:

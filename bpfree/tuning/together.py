@@ -32,7 +32,7 @@ class Attempt:
         """Records the beginning, once; whether this was it."""
         first, self._begun = not self._begun, True
         if first:
-            self.trial.begin()
+            self.trial.begin(self.members[0].regime.until)
         return first
 
     def ended(self, member: Member) -> None:

@@ -296,7 +296,7 @@ class Search(keras_tuner.Tuner):
             yield trial
 
     def _attempt(self, trial: records.Trial, data, callbacks, progress) -> None:
-        trial.begin()
+        trial.begin(self.regime.until)
         if trial.deaths >= _MAX_DEATHS:
             trial.fail(
                 f"The process died {trial.deaths} times in this trial without finishing an epoch."
