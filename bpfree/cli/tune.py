@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bpfree.cli import answer, experiment, flags
+from bpfree.cli import answer, experiment, flags, renewal
 from bpfree.errors import UserError
 from bpfree.tuning import space
 
@@ -37,19 +38,25 @@ def main(argv: list[str]) -> int:
     from bpfree.cli.page import Page
 
     page = Page(Path(settings.experiment_dir) / name)
-    with experiment.workers(settings, page) as workers:
-        experiment.claim(settings, name, configuration)
-        tuner = _search(settings)(
-            hypermodel,
-            objective=settings.objective,
-            directory=settings.experiment_dir,
-            project_name=name,
-            executions_per_trial=settings.executions_per_trial,
-            seed=settings.seed,
-            score=settings.score,
-            population=settings.population,
-        )
-        experiment.search(tuner, settings, data, configuration, [page], workers=workers)
+    # Called with other arguments than this process has, a sweep cannot replace the process.
+    between = renewal.Renewal() if argv is sys.argv else None
+    try:
+        with experiment.workers(settings, page) as workers:
+            experiment.claim(settings, name, configuration)
+            tuner = _search(settings)(
+                hypermodel,
+                objective=settings.objective,
+                directory=settings.experiment_dir,
+                project_name=name,
+                executions_per_trial=settings.executions_per_trial,
+                seed=settings.seed,
+                score=settings.score,
+                population=settings.population,
+            )
+            how = {"between": between, "workers": workers}
+            experiment.search(tuner, settings, data, configuration, [page], **how)
+    except renewal.Due:
+        renewal.renew()
     if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
         page.write()
         print(f"No trial succeeded; the tracebacks are in {tuner.experiment.path}/trials.")
