@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +23,7 @@ import keras
 from bpfree.data.dataset import Dataset
 from bpfree.errors import UserError
 from bpfree.tuning import about
-from bpfree.tuning.execution import Regime, ended, outcome
+from bpfree.tuning.execution import Regime, ended, outcome, pauses
 from bpfree.tuning.progress import Silence
 from bpfree.tuning.records import Execution, Experiment, Trial, write_atomic
 
@@ -194,7 +195,7 @@ class _Outcomes:
             for done in executions:
                 if done.path not in self.sent and (over or self._over(done)):
                     self.sent.add(done.path)
-                    yield "execution", trial.id, done.index, _contents(done.path)
+                    yield "execution", trial.id, done.index, self._files(done)
             if over:
                 self.waiting.remove(known)
                 record = (trial.path / "trial.json").read_bytes()
@@ -202,6 +203,13 @@ class _Outcomes:
         if len(self.sent) > before:
             logs = _contents(self.experiment.path / "log")
             yield "logs", {f"log/{name}": content for name, content in logs.items()}
+
+    def _files(self, execution: Execution) -> Files:
+        """Without a checkpoint that is about to be deleted."""
+        files, result = _contents(execution.path), execution.result()
+        if result and not pauses(result, self.regime):
+            files.pop(execution.checkpoint.name, None)
+        return files
 
     def _over(self, execution: Execution) -> bool:
         return outcome(execution, self.regime) is not None
@@ -235,8 +243,12 @@ def _train(plan: Plan, points, data: Dataset, project: Path, put) -> None:
 
 
 def _contents(folder: Path) -> Files:
-    files = [path for path in folder.glob("**/*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    files = {}
+    for path in folder.glob("**/*"):
+        with suppress(FileNotFoundError):  # deleted in the meantime
+            if path.is_file() and not path.name.startswith("."):
+                files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 def _taken(box: SimpleQueue) -> Iterator[Event]:

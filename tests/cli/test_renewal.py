@@ -89,7 +89,7 @@ def test_trials_on_record_are_told_of_in_one_line(tmp_path, capsys):
     for trial in trials:
         trial.complete(float(trial.index), [float(trial.index)])
     with Progress(1, regime) as progress:
-        progress.wave_began(4)
+        progress.wave_began(4, 0, 1)
         progress.trial_ended(trials[0])
         progress.trial_ended(trials[1])
         progress.trial_began(trials[2])
