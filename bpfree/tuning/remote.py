@@ -187,8 +187,14 @@ class _Outcomes:
         }
 
     def new(self) -> Iterator[Event]:
-        """Those since the last call."""
-        before = len(self.sent)
+        """Those since the last call; logs first, which nobody sends of what is finished."""
+        found = [*self._found()]
+        if any(event[0] == "execution" for event in found):
+            logs = _contents(self.experiment.path / "log")
+            yield "logs", {f"log/{name}": content for name, content in logs.items()}
+        yield from found
+
+    def _found(self) -> Iterator[Event]:
         for known in [*self.waiting]:
             trial = self.experiment.trial(known.index, known.hyperparameters)
             over, executions = ended(trial, self.regime), trial.executions()
@@ -200,9 +206,6 @@ class _Outcomes:
                 self.waiting.remove(known)
                 record = (trial.path / "trial.json").read_bytes()
                 yield "trial", trial.id, [done.index for done in executions], record
-        if len(self.sent) > before:
-            logs = _contents(self.experiment.path / "log")
-            yield "logs", {f"log/{name}": content for name, content in logs.items()}
 
     def _files(self, execution: Execution) -> Files:
         """Without a checkpoint that is about to be deleted."""

@@ -40,8 +40,8 @@ def logs(tuner, data):
 class Here:
     """Workers that are this very process; what goes to them and comes back is pickled."""
 
-    def __init__(self, lost=()):
-        self.lost = [*lost]  # after so many lots of events a worker is lost, the first one first
+    def __init__(self, lost=False):
+        self.lost = lost  # whether the first worker is, when it has told of the first execution
         self.units, self.events, self.packed = [], [], []
 
     def train(self, tuner, points, data, progress):
@@ -59,12 +59,14 @@ class Here:
                 yield from self._heard(remote.work(*job, data), ledger)
 
     def _heard(self, lots, ledger):
-        lives = self.lost.pop(0) if self.lost else None
         for events in lots:
+            kinds = [event[0] for event in events]
+            dies = self.lost and "execution" in kinds
+            events = events[: kinds.index("execution") + 1] if dies else events
             self.events += events
             yield from ledger.take(pickle.loads(pickle.dumps(events)))
-            finished = sum(event[0] == "execution" for event in self.events)
-            if lives is not None and finished >= lives:
+            if dies:
+                self.lost = False
                 return
 
 
@@ -128,7 +130,7 @@ def test_the_files_are_those_of_one_process(data, alone, tmp_path):
 
 
 def test_a_lost_worker_loses_no_finished_execution(data, alone, tmp_path):
-    workers = Here(lost=[1])
+    workers = Here(lost=True)
     search(tmp_path / "p", data, workers)
     assert_same(tmp_path / "p", alone, begun=False)
     first = next(event for event in workers.events if event[0] == "execution")
@@ -136,7 +138,8 @@ def test_a_lost_worker_loses_no_finished_execution(data, alone, tmp_path):
     history = first[3]["history.csv"]
     assert again[f"trials/{first[1]}/execution-{first[2]}/history.csv"] == history
     rows = [event[1:3] for event in workers.events if event[0] == "row"]
-    assert rows.count(first[1:3]) == len(history.splitlines()) - 1
+    if "result.json" in first[3]:  # on JAX the one that fails may be the first
+        assert rows.count(first[1:3]) == len(history.splitlines()) - 1
 
 
 def test_epochs_are_on_record_while_they_are_trained_and_repeated(tmp_path):
