@@ -134,6 +134,15 @@ def jvp(
     return value, accumulator.jvp(value, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
+def forget_programs() -> None:
+    """Frees what the backend keeps of programs that ran, where it can be told to: on JAX.
+
+    TensorFlow keeps what XLA compiled as long as the process lives.
+    """
+    if BACKEND == "jax":
+        jax.clear_caches()
+
+
 def isolated(variables: Sequence[keras.Variable]) -> keras.StatelessScope:
     """A scope in which the variables keep their present values outside, whatever is assigned inside."""
     return _scope((variable, variable.value) for variable in variables)

@@ -9,7 +9,10 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ _MACHINE_ONLY = (
     "population",
     "lr_from",
     "dry_run",
+    "workers",
+    "cpus_per_trial",
+    "gpus_per_trial",
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 
@@ -167,7 +173,12 @@ def hypermodel(settings: Settings, data, choices: Mapping[str, tuple], rates: Ma
 
 
 def search(
-    tuner, settings: Settings, data, configuration: Mapping[str, Any], watchers: Sequence = ()
+    tuner,
+    settings: Settings,
+    data,
+    configuration: Mapping[str, Any],
+    watchers: Sequence = (),
+    **how,
 ) -> None:
     """Runs the search to its end.
 
@@ -177,28 +188,71 @@ def search(
         data: the data set.
         configuration: of the settings.
         watchers: Keras callbacks that all executions share.
+        **how: `between` and `workers` of `GridSearch.search`.
     """
+    tuner.search(
+        data,
+        epochs=settings.num_epochs,
+        callbacks=callbacks(settings, tuner, data, watchers),
+        settings=configuration,
+        augment=settings.augment,
+        problem_type=settings.problem_type,
+        early_stopping=settings.use_early_stopping,
+        **how,
+    )
+
+
+def callbacks(settings: Settings, tuner, data, watchers: Sequence = ()) -> Callable:
+    """What makes the callbacks of an execution: those that the settings name, and the watchers."""
     from bpfree.analysis import trackers
     from bpfree.tuning.tensorboard import Log
 
     log = Log(tuner, data, settings.histogram_freq)
 
-    def callbacks(model, trial, k):
+    def make(model, trial, k):
         chosen = [
             tracker(*tuner.probe(data, trial.hyperparameters, held_out=tracker.held_out))
             for tracker in map(trackers.find, settings.tracker)
         ]
         return [*chosen, *log.callbacks(model, trial, k), *watchers]
 
-    tuner.search(
-        data,
-        epochs=settings.num_epochs,
-        callbacks=callbacks,
-        settings=configuration,
-        augment=settings.augment,
-        problem_type=settings.problem_type,
-        early_stopping=settings.use_early_stopping,
+    return make
+
+
+def workers(settings: Settings, page) -> AbstractContextManager:
+    """The workers that the settings name, which are there within the context; None if there are none.
+
+    Args:
+        settings: of the command line.
+        page: kept up to date by what the workers report.
+
+    Raises:
+        UserError: when entered, if there are no such workers.
+    """
+    if settings.workers is None:
+        return nullcontext()
+    from bpfree.tuning.crew import Crew
+
+    _, _, address = settings.workers.partition(":")
+    plugins = {Path(path).name: Path(path).read_text() for path in settings.plugin}
+    return Crew(
+        address or None,
+        settings.cpus_per_trial,
+        settings.gpus_per_trial,
+        callbacks=partial(callbacks, settings),
+        prepare=partial(_define_plugins, plugins),
+        heard=lambda: page.on_epoch_end(0),
     )
+
+
+def _define_plugins(plugins: Mapping[str, str]) -> None:
+    """Runs plugins in a process that need not have their files, once."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in plugins.items():
+            path = Path(folder) / name
+            if path.stem not in sys.modules:
+                path.write_text(text)
+                load_plugin(str(path))
 
 
 def _prefix(settings: Settings) -> str:

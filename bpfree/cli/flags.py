@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from absl import flags
@@ -67,6 +68,9 @@ class Settings:
     use_early_stopping: bool
     use_xla: bool
     population: str | int
+    workers: str | None
+    cpus_per_trial: float
+    gpus_per_trial: float
     save_best_model: bool
     plugin: tuple[str, ...]
     lr_from: str | None
@@ -178,6 +182,14 @@ def _define() -> flags.FlagValues:
         "auto",
         "executions of one shape that train together on JAX: auto, off, or at most so many",
     )
+    define(
+        flags.DEFINE_string,
+        "workers",
+        None,
+        "who trains: ray (a cluster on this machine), ray:<host>:<port>, ray:auto; none: this process",
+    )
+    define(flags.DEFINE_float, "cpus_per_trial", 1.0, "that a worker has")
+    define(flags.DEFINE_float, "gpus_per_trial", 0.0, "that a worker has; .25: four share one")
     define(flags.DEFINE_bool, "save_best_model", False, "save each rule's best model as .keras")
     define(flags.DEFINE_multi_string, "plugin", [], "a Python file that defines rules; repeatable")
     define(
@@ -314,6 +326,7 @@ def _check(settings: Settings) -> None:
         )
     if not 0 <= settings.validation < 1:
         raise UserError(f"--validation must lie in [0, 1), received {settings.validation}.")
+    _check_workers(settings)
     objectives.check(settings.objective, settings.problem_type, settings.validation)
     for name in HELD_OUT_TRACKERS:
         if name in settings.tracker and not settings.validation:
@@ -321,3 +334,23 @@ def _check(settings: Settings) -> None:
                 f"The tracker {name!r} measures on validation data, and --validation is 0: hold out "
                 "a fraction, e.g. 0.1."
             )
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers is None:
+        return
+    kind, _, address = settings.workers.partition(":")
+    if kind != "ray" or (settings.workers != "ray" and not address):
+        raise UserError(
+            f"--workers is ray, ray:auto or ray:<host>:<port>, received {settings.workers!r}."
+        )
+    if not settings.cpus_per_trial > 0:
+        raise UserError(f"--cpus_per_trial must be positive, received {settings.cpus_per_trial}.")
+    if not settings.gpus_per_trial >= 0:
+        raise UserError(
+            f"--gpus_per_trial must be 0 or positive, received {settings.gpus_per_trial}."
+        )
+    if find_spec("ray") is None:
+        raise UserError(
+            "--workers ray needs Ray, which is not installed: pip install 'bpfree[ray]'."
+        )

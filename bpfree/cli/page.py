@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -25,11 +26,18 @@ class Page(keras.callbacks.Callback):
     def __init__(self, project: Path):
         super().__init__()
         self.project = project
-        self._due = time.monotonic() + _PAUSE
+        self._due = time.monotonic() + max(0.0, _PAUSE - self._age())
 
     def on_epoch_end(self, epoch, logs=None):
         if time.monotonic() >= self._due:
             self.write()
+
+    def _age(self) -> float:
+        """Seconds since the last page, or since the sweep began: a sweep may go on in a new process."""
+        for name in ("report.html", "experiment.json"):
+            with suppress(OSError):
+                return time.time() - (self.project / name).stat().st_mtime
+        return 0.0
 
     def write(self) -> Path | None:
         """Writes the page now, and returns its path; None, after saying why, if that failed.

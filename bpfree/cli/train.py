@@ -26,6 +26,10 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "train.py has no --dry_run, since it trains one network: that is tune.py's."
         )
+    if settings.workers:
+        raise UserError(
+            "train.py has no --workers, since it trains one network: they are tune.py's."
+        )
     for name, default in experiment.SEARCH.items():
         if getattr(settings, name) != default:
             raise UserError(

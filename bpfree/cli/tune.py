@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from bpfree.cli import answer, experiment, flags
+from bpfree.cli import answer, experiment, flags, renewal
 from bpfree.errors import UserError
 from bpfree.tuning import space
 
@@ -32,27 +34,36 @@ def main(argv: list[str]) -> int:
         plan.show(settings, hypermodel, data)
         return 0
     name = experiment.project_name(settings, configuration)
-    experiment.claim(settings, name, configuration)
 
-    from bpfree.cli import conclusion
     from bpfree.cli.page import Page
 
-    tuner = _search(settings)(
-        hypermodel,
-        objective=settings.objective,
-        directory=settings.experiment_dir,
-        project_name=name,
-        executions_per_trial=settings.executions_per_trial,
-        seed=settings.seed,
-        score=settings.score,
-        population=settings.population,
-    )
-    page = Page(tuner.experiment.path)
-    experiment.search(tuner, settings, data, configuration, watchers=[page])
+    page = Page(Path(settings.experiment_dir) / name)
+    # Called with other arguments than this process has, a sweep cannot replace the process.
+    between = renewal.Renewal() if argv is sys.argv else None
+    try:
+        with experiment.workers(settings, page) as workers:
+            experiment.claim(settings, name, configuration)
+            tuner = _search(settings)(
+                hypermodel,
+                objective=settings.objective,
+                directory=settings.experiment_dir,
+                project_name=name,
+                executions_per_trial=settings.executions_per_trial,
+                seed=settings.seed,
+                score=settings.score,
+                population=settings.population,
+            )
+            how = {"between": between, "workers": workers}
+            experiment.search(tuner, settings, data, configuration, [page], **how)
+    except renewal.Due:
+        renewal.renew()
     if not any(trial.state == "completed" for trial in tuner.experiment.trials()):
         page.write()
         print(f"No trial succeeded; the tracebacks are in {tuner.experiment.path}/trials.")
         return answer.NOTHING_SUCCEEDED
+
+    from bpfree.cli import conclusion
+
     conclusion.conclude(tuner, data, save_models=settings.save_best_model)
     if file := page.write():
         print(f"Report: {file}")

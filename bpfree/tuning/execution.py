@@ -232,9 +232,14 @@ def finish(execution: Execution, regime: Regime, seed: int, costs: Costs) -> dic
         **costs.record(),
     }
     execution.finish(result)
-    if len(history) < regime.last or regime.last == regime.epochs:
+    if not pauses(result, regime):
         Checkpoint(execution.checkpoint).remove()
     return result
+
+
+def pauses(result: dict[str, Any], regime: Regime) -> bool:
+    """Whether a run with this result may go on, and keeps its checkpoint."""
+    return result["epochs"] == regime.last < regime.epochs
 
 
 def outcome(execution: Execution, regime: Regime) -> dict[str, Any] | None:

@@ -13,11 +13,22 @@ from bpfree.errors import DiskError, UserError
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Feed, ended
 from bpfree.tuning.member import Member
-from bpfree.tuning.population import OutOfMemory, Program
+from bpfree.tuning.population import AVAILABLE, OutOfMemory, Program
 from bpfree.tuning.programs import arrays_of, ready
 from bpfree.tuning.progress import label
 from bpfree.tuning.records import Trial
 from bpfree.tuning.together import Attempt, train
+
+
+def groups(tuner, points: Mapping[int, dict[str, Any]]) -> list[list[int]]:
+    """The indices of trials that may train together, in order; most often each is alone."""
+    possible = AVAILABLE and tuner.population != "off" and hasattr(tuner.hypermodel, "program")
+    found: dict[Any, list[int]] = {}
+    for index, values in points.items():
+        simultaneous = values.get("schedule", "simultaneous") == "simultaneous"
+        together = possible and simultaneous and not tuner.regime.augment
+        found.setdefault(tuner.program(values) if together else index, []).append(index)
+    return [*found.values()]
 
 
 class Populations:

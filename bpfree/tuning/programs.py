@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Sequence
 import keras
 import numpy as np
 
+from bpfree import autodiff
+
 
 class Programs:
     """Keeps the last model compiled, and lends it to others that differ in variables alone.
@@ -32,6 +34,7 @@ class Programs:
         if key != self._key:
             self._key = self._model = None
             keras.backend.clear_session()
+            autodiff.forget_programs()
         fresh = ready(build, input_shape)
         if self._model is None:
             self._key, self._model = key, fresh

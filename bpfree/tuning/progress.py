@@ -66,6 +66,8 @@ class Progress(Silence):
         self.console = Console()
         self.done = self.failed = self.epochs = 0
         self.under_way = Counter()  # epochs of trials that have not ended
+        self.begun: set[str] = set()  # trials of this process
+        self.earlier = 0  # trials that ended in another one, and have not been told of
         self.best: Trial | None = None
         self.here = ""
 
@@ -85,6 +87,7 @@ class Progress(Silence):
         return self
 
     def __exit__(self, *error):
+        self._tell_of_earlier()
         self.bar.stop()
 
     def wave_began(self, trials: int, since: int, until: int) -> None:
@@ -95,6 +98,8 @@ class Progress(Silence):
         self.bar.update(self.task, total=self.trials)
 
     def trial_began(self, trial: Trial) -> None:
+        self._tell_of_earlier()
+        self.begun.add(trial.id)
         self.here = label(trial)
         self._show()
 
@@ -119,13 +124,22 @@ class Progress(Silence):
         if trial.state == "completed" and (self.best is None or self._better(trial)):
             self.best = trial
         self._show()
-        self._print(trial)
+        if trial.id in self.begun:
+            self._print(trial)
+        else:
+            self.earlier += 1
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False)
 
     def _better(self, trial: Trial) -> bool:
         return self.regime.objective.better_than(trial.score, self.best.score)
+
+    def _tell_of_earlier(self) -> None:
+        """One line for all that were on record, in the place of a line each."""
+        if self.earlier:
+            self.note(f"trials on record  {self.done}/{self.trials}  {self._summary()}")
+        self.earlier = 0
 
     def _print(self, trial: Trial) -> None:
         """One line that stays, for every trial."""

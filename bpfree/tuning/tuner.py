@@ -7,7 +7,7 @@ import json
 import os
 import random
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from bpfree.data.preprocessing import scaler
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
+from bpfree.tuning.crew import Crew
 from bpfree.tuning.execution import Regime
 from bpfree.tuning.oracle import Oracle, Wave
 from bpfree.tuning.population import AVAILABLE
@@ -122,6 +123,8 @@ class Search(keras_tuner.Tuner):
         epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] | Callable = (),
         settings: dict[str, Any] | None = None,
+        between: Callable[[], None] | None = None,
+        workers: Crew | None = None,
         **regime,
     ) -> None:
         """Runs every trial that is not finished yet, each execution from where it stands.
@@ -161,21 +164,46 @@ class Search(keras_tuner.Tuner):
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
         with self.experiment.lock(), self.meter, self._progress() as progress:
-            populations = self._populations(data, callbacks, progress)
+            populations = None if workers else self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
             for wave in chain([first], waves):
                 self._put_away(trial for trial in paused if trial.index not in wave.points)
                 self.regime = replace(self.regime, until=wave.until)
                 progress.wave_began(len(wave.points), wave.since, self.regime.last)
-                paused = []
-                for trial in self._trials(wave, populations, data, callbacks, progress):
-                    trials[trial.index] = self._recorded_now(trial)
+                if workers:
+                    ended = workers.train(self, wave.points, data, progress)
+                else:
+                    ended = self._trials(wave, populations, data, callbacks, progress, between)
+                outcomes, paused = {}, []
+                for trial in ended:
+                    outcomes[trial.index] = trial
                     progress.trial_ended(trial)
                     if self.regime.last < epochs:
                         paused.append(trial)
                     else:
                         self._drop_weights(trial)
+                # In order, which is not that in which workers came to their ends.
+                for index in wave.points:
+                    trials[index] = self._recorded_now(outcomes[index])
             self._put_away(paused)
+
+    def train(
+        self,
+        points: Mapping[int, dict[str, Any]],
+        data: Dataset,
+        callbacks: Sequence[keras.callbacks.Callback] | Callable,
+        progress: Silence,
+    ) -> Iterator[records.Trial]:
+        """Brings some trials to their ends, as a part of a search by `regime`, and gives each.
+
+        Args:
+            points: the values of each, by the trial's index.
+            data: the data set.
+            callbacks: as `search` has them.
+            progress: told of beginnings and epochs.
+        """
+        populations = self._populations(data, callbacks, progress)
+        return self._trials(Wave(points), populations, data, callbacks, progress)
 
     def run_trial(
         self, trial: records.Trial, data: Dataset, callbacks=(), report=None
@@ -281,14 +309,19 @@ class Search(keras_tuner.Tuner):
     # -- inside ---------------------------------------------------------------------------------
 
     def _trials(
-        self, wave: Wave, populations: Populations | None, data, callbacks, progress
+        self, wave: Wave, populations: Populations | None, data, callbacks, progress, between=None
     ) -> Iterator[records.Trial]:
         """The wave's trials in order, each brought to its end."""
         if populations:
             populations.begin(wave.points)
+        trained = False
         for index, values in wave.points.items():
             trial = self.experiment.trial(index, values)
-            if not execution.ended(trial, self.regime) and populations:
+            left = not execution.ended(trial, self.regime)
+            if left and trained and between:
+                between()
+            trained |= left
+            if left and populations:
                 populations.train(index)
                 trial = self.experiment.trial(index, values)
             if not execution.ended(trial, self.regime):
@@ -297,12 +330,12 @@ class Search(keras_tuner.Tuner):
 
     def _attempt(self, trial: records.Trial, data, callbacks, progress) -> None:
         trial.begin(self.regime.until)
+        progress.trial_began(trial)
         if trial.deaths >= _MAX_DEATHS:
             trial.fail(
                 f"The process died {trial.deaths} times in this trial without finishing an epoch."
             )
             return
-        progress.trial_began(trial)
         try:
             scores = self.run_trial(trial, data, callbacks, progress.epoch_ended)
         except DiskError:
@@ -363,6 +396,12 @@ class Search(keras_tuner.Tuner):
                 metrics = execution.evaluate(self._trained(trial, k), data, regime)
                 records.write_json(done.test_file, metrics)
 
+    def _better(self, ended: records.Trial, best: records.Trial) -> bool:
+        """The first of equals is the better one, in whatever order they have ended."""
+        if ended.score == best.score:
+            return ended.index < best.index
+        return self.oracle.objective.better_than(ended.score, best.score)
+
     def _put_away(self, paused: Iterable[records.Trial]) -> None:
         """Drops what trials would need to go on, and weights that nobody asks for."""
         for trial in paused:
@@ -377,7 +416,7 @@ class Search(keras_tuner.Tuner):
             return
         algorithm = ended.hyperparameters.get("algorithm")
         best = self._best.get(algorithm)
-        if best is None or self.oracle.objective.better_than(ended.score, best.score):
+        if best is None or self._better(ended, best):
             self._best[algorithm], ended = ended, best
         for done in ended.executions() if ended else ():
             done.best_weights.unlink(missing_ok=True)

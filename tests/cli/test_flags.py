@@ -50,6 +50,9 @@ OTHERS = {
     "score": "last",
     "histogram_freq": 1,
     "population": 3,
+    "workers": "ray:10.0.0.1:6379",
+    "cpus_per_trial": 0.5,
+    "gpus_per_trial": 0.25,
     "max_trials": 5,
     "device": "cpu",
     "seed": 9,
@@ -61,6 +64,12 @@ SEVERAL = {
     "tracker": ("weights", "bp_cosine"),
     "plugin": ("a.py", "b.py"),
 }
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """Sets whether Ray is installed."""
+    return lambda there: monkeypatch.setattr(flags, "find_spec", lambda name: there or None)
 
 
 @pytest.mark.parametrize("name", TUNABLE)
@@ -108,7 +117,8 @@ def test_reconstruction_sweeps_mse_as_well():
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_settings(name):
+def test_settings(name, ray):
+    ray(there=True)
     found = getattr(parse(f"--{name}={OTHERS[name]}"), name)
     assert found == OTHERS[name] and type(found) is type(OTHERS[name])
     assert getattr(parse(), name) != OTHERS[name]
@@ -134,6 +144,37 @@ def test_what_trains_together_decides_no_result():
     plain, other = parse(), parse("--population=off")
     assert (plain.population, other.population) == ("auto", "off")
     assert configuration(plain, {}) == configuration(other, {})
+
+
+def test_who_trains_decides_no_result(ray):
+    """A sweep may be gone on with by workers, or without them."""
+    ray(there=True)
+    plain, other = parse(), parse("--workers=ray", "--cpus_per_trial=2", "--gpus_per_trial=0.5")
+    assert (plain.workers, other.workers) == (None, "ray")
+    assert configuration(plain, {}) == configuration(other, {})
+
+
+def test_a_missing_ray_is_one_sentence(ray):
+    ray(there=False)
+    with pytest.raises(UserError, match=r"pip install 'bpfree\[ray\]'"):
+        parse("--workers=ray")
+    assert parse("--cpus_per_trial=2").workers is None
+
+
+@pytest.mark.parametrize("argument", ["--workers=rya", "--workers=ray:", "--workers=dask:1:2"])
+def test_unknown_workers_are_one_sentence(argument, ray):
+    ray(there=True)
+    with pytest.raises(UserError, match=argument.split("=")[1]):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--cpus_per_trial=0", "--cpus_per_trial=nan", "--gpus_per_trial=-1"]
+)
+def test_impossible_workers_are_one_sentence(argument, ray):
+    ray(there=True)
+    with pytest.raises(UserError, match="per_trial must be .*, received"):
+        parse("--workers=ray", argument)
 
 
 def test_flags_that_came_later_leave_the_recorded_configuration_as_it_was():
