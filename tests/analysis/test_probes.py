@@ -141,7 +141,9 @@ def test_nothing_held_out_is_one_sentence():
         tuner().probe(dataset(validation=0), {}, held_out=True)
 
 
-def test_trackers_of_a_search_see_the_split_they_ask_for(tmp_path):
+def test_trackers_of_a_search_see_the_split_they_ask_for(tmp_path, monkeypatch):
+    log = SimpleNamespace(callbacks=lambda model, trial, k: [None])
+    monkeypatch.setattr("bpfree.tuning.tensorboard.Log", lambda *arguments: log)
     made, given = tuner(), {}
     made.experiment = SimpleNamespace(path=tmp_path)
     made.search = lambda data, callbacks, **options: given.update(callbacks=callbacks)

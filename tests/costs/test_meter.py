@@ -150,6 +150,7 @@ def test_a_member_has_its_share_and_the_operations_of_a_lone_run(data, tmp_path,
         assert result.keys() & {"peak_host_memory", "peak_device_memory"} == set()
 
 
+@pytest.mark.slow
 def test_blocks_in_turn_cost_less_than_all_at_once(data, tmp_path):
     options = {"algorithm": ["lw"], "arch": ["30-30"]}
     search(data, tmp_path / "all", **options)

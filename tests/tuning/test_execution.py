@@ -156,10 +156,10 @@ def test_interrupted_between_history_and_snapshot(rich, undisturbed, tmp_path, m
     """The row is there and the snapshot is not: the epoch runs again, and is there once."""
     folder = tmp_path / "execution-0"
 
-    def save(self, model, callbacks, epoch, original=Checkpoint.save):
+    def save(self, model, callbacks, epoch, *costs, original=Checkpoint.save):
         if epoch == 2:
             raise Interrupted
-        original(self, model, callbacks, epoch)
+        original(self, model, callbacks, epoch, *costs)
 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoint, "save", save)

@@ -216,6 +216,7 @@ def assert_as_at_once(experiment, folder, data, way):
         assert outcomes(trial) == outcomes(alone)
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_equals_one_trained_at_once(data, tmp_path):
     """With a cosine schedule, dropout and batch normalisation."""
     experiment = real(Hyperband, tmp_path / "rungs", data, factor=2, population="off")
@@ -311,6 +312,7 @@ def test_what_fails_when_promoted_leaves_the_records_of_a_lone_run(data, tmp_pat
     assert ("failed", [1, 1]) in [(state, lengths) for _, state, lengths, _ in kept["off"]]
 
 
+@pytest.mark.slow
 def test_what_stops_early_in_a_rung_is_over(data, tmp_path, monkeypatch):
     """With the patience of one epoch; promoted, it has nothing more to do, and competes as it is."""
     from bpfree.tuning import execution
