@@ -238,6 +238,7 @@ def numbers(experiment):
 
 
 @on_jax
+@pytest.mark.slow
 def test_promoted_members_of_a_population_equal_lone_runs(data, tmp_path):
     options = {"factor": 2, "seed": 5}
     beside = real(Hyperband, tmp_path / "beside", data, population="auto", **options)
@@ -256,7 +257,14 @@ def files(experiment):
 
 
 @on_jax
-@pytest.mark.parametrize(("name", "call"), [("epoch_ended", 13), ("save", 9), ("save", 12)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        pytest.param("epoch_ended", 13, marks=pytest.mark.slow),
+        ("save", 9),
+        pytest.param("save", 12, marks=pytest.mark.slow),
+    ],
+)
 def test_a_population_killed_between_rungs_goes_on_to_the_bit(
     data, name, call, tmp_path, monkeypatch
 ):
@@ -295,6 +303,7 @@ class FailsInTheSecondRung(keras.callbacks.Callback):
             raise RuntimeError("nothing to see")
 
 
+@pytest.mark.slow
 @on_jax
 def test_what_fails_when_promoted_leaves_the_records_of_a_lone_run(data, tmp_path):
     """The second execution stands where it stood, since alone it would not have gone on."""
