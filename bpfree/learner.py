@@ -146,7 +146,7 @@ class Learner(keras.Model):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         inputs = (x, y) if weights is None else (x, y, weights)
         if not self.built:  # TensorFlow comes here first, and rules know their weights once built
-            self.build(x.shape)
+            self.build(tuple(x.shape))
         scaled = [
             (index, multiplier)
             for index, multiplier in enumerate(self._lr_multipliers())
@@ -303,7 +303,7 @@ class Learner(keras.Model):
             One gradient per entry of `trainable_variables`; zeros, never None.
         """
         if not self.built:
-            self.build(x.shape)
+            self.build(tuple(x.shape))
         batch = [ops.convert_to_tensor(part) for part in (x, y, sample_weight) if part is not None]
         return self._gradient_functions(batch, rule, training, seed)
 

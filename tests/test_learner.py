@@ -1,5 +1,7 @@
 """Learner: what it logs, what it accepts, and its gradients; rules are held to the contract elsewhere."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -243,6 +245,7 @@ def test_fit_builds_what_is_not_built(tmp_path):
     learner.save(tmp_path / "learner.keras")
     loaded = keras.models.load_model(tmp_path / "learner.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), learner.predict(x, verbose=0))
+    json.dumps(learner.get_build_config())  # as Keras Tuner's own searches do
 
 
 def test_seed_of_the_learner_is_the_rule_s():
