@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,6 +70,10 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    def begin(self, epoch: int) -> None:
+        """Passes that start from now on are of this epoch."""
+        self.epoch = epoch
+
     def order(self, epoch: int) -> np.ndarray:
         """The permutation (n,) of epoch `epoch`; batch i is `order[bounds[i]:bounds[i + 1]]`."""
         if not self.shuffle:
@@ -110,12 +115,12 @@ class Batches(keras.utils.PyDataset):
 class _Epoch(keras.callbacks.Callback):
     """Tells the batches which epoch begins."""
 
-    def __init__(self, batches: Batches):
+    def __init__(self, begin: Callable[[int], None]):
         super().__init__()
-        self.batches = batches
+        self.begin = begin
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.batches.epoch = epoch
+        self.begin(epoch)
 
 
 def feed(batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
@@ -130,8 +135,8 @@ def feed(batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = ()) -
         batches: the training examples.
         callbacks: the other callbacks, called after the one that sets the epoch.
     """
-    callbacks = [_Epoch(batches), *callbacks]
-    return {"x": stream(batches), "shuffle": False, "callbacks": callbacks}
+    x, begin = _fastest(batches)
+    return {"x": x, "shuffle": False, "callbacks": [_Epoch(begin), *callbacks]}
 
 
 def stream(batches: Batches):
@@ -142,13 +147,19 @@ def stream(batches: Batches):
     except under augmentation; on other backends the batches themselves.
 
     Args:
-        batches: the examples; each pass is in the order of the epoch `batches.epoch` at its start.
+        batches: the examples, in the order of the epoch `batches.epoch`.
     """
-    if keras.backend.backend() != "tensorflow" or batches.augment is not None:
-        return batches
-    from bpfree.data.tf_stream import tf_dataset
+    return _fastest(batches)[0]
 
-    return tf_dataset(batches)
+
+def _fastest(batches: Batches) -> tuple[Any, Callable[[int], None]]:
+    """The form that the backend reads fastest, and what tells it the epoch."""
+    if keras.backend.backend() != "tensorflow" or batches.augment is not None:
+        return batches, batches.begin
+    from bpfree.data.tf_stream import Pipeline
+
+    pipeline = Pipeline(batches)
+    return pipeline.dataset, pipeline.begin
 
 
 def _bounds(n: int, batch_size: int, drop_remainder: bool) -> np.ndarray:

@@ -6,42 +6,47 @@ import tensorflow as tf
 
 from bpfree.data.batches import Batches
 
+_AHEAD = 2  # batches made ready while the model trains on another
 
-def tf_dataset(batches: Batches) -> tf.data.Dataset:
-    """A dataset of the batches of one epoch; each iteration asks `batches.epoch` when it starts.
 
-    Its values equal those of the batches themselves to the last bit. Keras starts an iteration
-    after its callbacks' `on_epoch_begin`, and prefetching stays within the iteration.
+class Pipeline:
+    """A `tf.data.Dataset` of one epoch's batches, whose values equal theirs to the last bit.
+
+    A sweep of small networks starts thousands of epochs, so an iteration must begin and end quickly: the
+    order lies in a variable, since to ask Python within the pipeline takes longer than an epoch of the
+    digits, and nothing is tuned, since threads that tune are waited for.
+
+    Attributes:
+        dataset: the batches of an epoch, at first of `batches.epoch`.
 
     Args:
         batches: batches without augmentation.
     """
-    with tf.device("CPU"):  # the pipeline runs there, and the set may be larger than a GPU
-        x = tf.constant(batches.x)
-        y = None if batches.y is None else tf.constant(batches.y)
-        bounds = tf.constant(batches.bounds, tf.int64)
-    sizes = set((batches.bounds[1:] - batches.bounds[:-1]).tolist())
-    size = sizes.pop() if len(sizes) == 1 else None
 
-    def split(order: tf.Tensor) -> tf.data.Dataset:
-        steps = tf.data.Dataset.range(len(batches))
-        return steps.map(lambda i: order[bounds[i] : bounds[i + 1]])
+    def __init__(self, batches: Batches):
+        self._batches = batches
+        with tf.device("CPU"):  # the pipeline runs there, and the set may be larger than a GPU
+            x = tf.constant(batches.x)
+            y = None if batches.y is None else tf.constant(batches.y)
+            bounds = tf.constant(batches.bounds, tf.int64)
+            self._order = tf.Variable(batches.order(batches.epoch), trainable=False)
+        sizes = set((batches.bounds[1:] - batches.bounds[:-1]).tolist())
+        size = sizes.pop() if len(sizes) == 1 else None
 
-    def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = tf.ensure_shape(rows, (size,))
-        scale = batches.scale
-        scaled = (tf.cast(tf.gather(x, rows), tf.float32) - scale.offset) / scale.scale
-        if batches.problem_type == "reconstruction":
-            width = batches.x[0].size
-            return scaled, tf.reshape(scaled, (-1 if size is None else size, width))
-        return scaled, tf.gather(y, rows)
+        def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.ensure_shape(self._order[bounds[index] : bounds[index + 1]], (size,))
+            scale = batches.scale
+            scaled = (tf.cast(tf.gather(x, rows), tf.float32) - scale.offset) / scale.scale
+            if batches.problem_type == "reconstruction":
+                width = batches.x[0].size
+                return scaled, tf.reshape(scaled, (-1 if size is None else size, width))
+            return scaled, tf.gather(y, rows)
 
-    def order():
-        yield batches.order(batches.epoch)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        dataset = tf.data.Dataset.range(len(batches)).map(batch).prefetch(_AHEAD)
+        self.dataset = dataset.with_options(options)
 
-    orders = tf.data.Dataset.from_generator(
-        order, output_signature=tf.TensorSpec((len(batches.x),), tf.int64)
-    )
-    dataset = orders.flat_map(split).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    def begin(self, epoch: int) -> None:
+        """Iterations that start from now on are in this epoch's order."""
+        self._order.assign(self._batches.order(epoch))
