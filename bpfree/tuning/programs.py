@@ -9,6 +9,9 @@ import numpy as np
 
 from bpfree import autodiff
 
+_KEPT = 4
+"""Programs until the backend forgets them all: what initialises one model serves the next as well."""
+
 
 class Programs:
     """Keeps the last model compiled, and lends it to others that differ in variables alone.
@@ -20,6 +23,7 @@ class Programs:
     def __init__(self):
         self._key: Hashable = None
         self._model: keras.Model | None = None
+        self._compiled = 0
 
     def model(
         self, key: Hashable, build: Callable[[], keras.Model], input_shape: Sequence[int]
@@ -34,7 +38,9 @@ class Programs:
         if key != self._key:
             self._key = self._model = None
             keras.backend.clear_session()
-            autodiff.forget_programs()
+            if self._compiled % _KEPT == 0:
+                autodiff.forget_programs()
+            self._compiled += 1
         fresh = ready(build, input_shape)
         if self._model is None:
             self._key, self._model = key, fresh
