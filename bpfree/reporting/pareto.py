@@ -80,7 +80,7 @@ def front(
         missing = [name for name in ways if not np.isfinite(means[name]).any()] or [*ways]
         raise UserError(
             f"No completed trial of {completed['project'].iloc[0]} has a value of {listed(missing)}, so "
-            "there is no Pareto front: see `results` for what was measured."
+            "there is no such Pareto front: name other objectives to bpfree.reporting.pareto_front."
         )
     means, costs = means[whole], costs[whole]
     best = undominated(costs)

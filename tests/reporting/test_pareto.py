@@ -11,6 +11,8 @@ from rich.console import Console
 from bpfree.cli import conclusion
 from bpfree.errors import UserError
 from bpfree.reporting import page, pareto, pareto_front
+from bpfree.reporting.page import tables
+from bpfree.reporting.page.project import Project
 from bpfree.tuning.records import Experiment, write_json
 
 pytestmark = pytest.mark.once
@@ -214,7 +216,7 @@ def test_the_conclusion_says_what_was_not_measured(tmp_path, monkeypatch, capsys
     aims = ["val_error", "energy"]
     project = write(tmp_path / "p", configuration={**CONFIGURATION, "further_objectives": aims[1:]})
     said = concluded(project, aims, monkeypatch, capsys)
-    assert "No completed trial of p has a value of energy, so there is no Pareto front" in said
+    assert "No completed trial of p has a value of energy, so there is no such Pareto" in said
 
 
 # -- the page -----------------------------------------------------------------------------------
@@ -240,21 +242,19 @@ def test_the_page_has_the_same_table(project):
     assert "&lt;b onload" in found and "<b onload" not in found
 
 
-def test_the_page_of_one_objective_has_no_such_section(tmp_path):
-    write(tmp_path / "p", TRIALS[:2], {"objective": "val_error"})
-    assert "Pareto front</h2>" not in page.render([tmp_path / "p"])
+def test_one_objective_has_no_such_section(tmp_path):
+    project = write(tmp_path / "p", TRIALS[:2], {"objective": "val_error"})
+    assert tables.front(Project(project)) is None
 
 
-@pytest.mark.parametrize("what", ["nothing completed", "not measured"])
-def test_the_page_of_an_experiment_without_a_front(what, tmp_path):
-    trials = [] if what == "nothing completed" else TRIALS[:2]
-    project = write(tmp_path / "p", trials, {**CONFIGURATION, "further_objectives": ["energy"]})
-    html = page.render([project.path])
-    if trials:
-        found, rows = section(html)
-        assert "No completed trial of p has a value of energy" in found and not rows
-    else:
-        assert "Pareto front</h2>" not in html
+def test_the_page_says_what_was_not_measured(tmp_path):
+    configuration = {**CONFIGURATION, "further_objectives": ["energy"]}
+    found, rows = section(page.render([write(tmp_path / "p", TRIALS[:2], configuration).path]))
+    assert "No completed trial of p has a value of energy" in found and not rows
+
+
+def test_a_sweep_that_has_just_begun_has_no_such_section(tmp_path):
+    assert "Pareto front</h2>" not in page.render([write(tmp_path / "p", []).path])
 
 
 def test_the_page_of_a_record_without_rules(tmp_path):
