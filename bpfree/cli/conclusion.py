@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from bpfree import reporting
+from bpfree.errors import UserError
+from bpfree.reporting import pareto
 from bpfree.tuning.records import write_atomic, write_json
 
 _HIDDEN = ("project", "trial", "objective", "summary", "mean", "interval", "std", "n")
@@ -26,7 +30,11 @@ def conclude(tuner, data, save_models: bool) -> None:
     board = tuner.leaderboard(data)
     path = tuner.experiment.path
     write_atomic(path / "leaderboard.csv", board.to_csv(index=False))
-    Console(soft_wrap=True).print(table(board))
+    console = Console(soft_wrap=True)
+    console.print(table(board))
+    if further := tuner.oracle.further_objectives:
+        names = [objective.name for objective in (tuner.oracle.objective, *further)]
+        console.print(front(path, names))
     failed = [trial for trial in tuner.experiment.trials() if trial.state == "failed"]
     if failed:
         print(f"{len(failed)} trials failed; their tracebacks are in {path}/trials/*/trial.json.")
@@ -69,7 +77,7 @@ def table(board: pd.DataFrame) -> Table:
     for name in (objective, *tested):
         shown.add_column(name, justify="right")
     for _, row in board.iterrows():
-        cells = ["" if pd.isna(row[name]) else f"{row[name]}" for name in names]
+        cells = [_plain(row[name]) for name in names]
         cells.append(_with_interval(row["mean"], row["interval"]))
         cells += [_with_interval(row[name], row[f"{name}_interval"]) for name in tested]
         shown.add_row(*cells)
@@ -77,6 +85,22 @@ def table(board: pd.DataFrame) -> Table:
         f"mean ± 95 % t interval of n = {board['n'].iloc[0]} executions; the test set was used once, "
         "for these trials only"
     )
+    return shown
+
+
+def front(path: Path, objectives: Sequence[str]) -> Table | str:
+    """The Pareto front for a terminal, or why there is none."""
+    try:
+        found = reporting.pareto_front(path)
+    except UserError as error:
+        return str(error)
+    shown = Table(title=pareto.sentence(objectives), title_justify="left")
+    for name in found.columns.drop("project"):
+        shown.add_column(name, justify="right" if name in objectives else "left")
+    for row in found.drop(columns="project").to_dict("records"):
+        values = (f"{v:.4g}" if n in objectives else _plain(v) for n, v in row.items())
+        shown.add_row(*values)
+    shown.caption = "means over the executions; the test set has no part in it"
     return shown
 
 
@@ -100,6 +124,10 @@ def save_model(tuner, row) -> Path:
     file = folder / f"{name}.keras"
     tuner.load_model(trial).save(file)
     return file
+
+
+def _plain(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value}"
 
 
 def _with_interval(mean: float, interval: float) -> str:

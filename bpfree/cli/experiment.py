@@ -39,9 +39,15 @@ _MACHINE_ONLY = (
 )
 """Settings that do not decide results, or are recorded by what they stand for."""
 
-SEARCH = {"search": "grid", "max_trials": None, "factor": 3, "extend_grid": False}
-"""How the space is searched, by default. The flags came later than others, and are recorded where they
-differ: an experiment that was begun before goes on."""
+SEARCH = {
+    "search": "grid",
+    "max_trials": None,
+    "factor": 3,
+    "extend_grid": False,
+    "further_objectives": (),
+}
+"""How the space is searched and what for besides, by default. The flags came later than others, and are
+recorded where they differ: an experiment that was begun before goes on."""
 
 
 def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:

@@ -49,6 +49,7 @@ class Settings:
 
     Attributes:
         given: the values of each tunable flag that was named, in order.
+        objective: the first that was named; `further_objectives` are the others.
     """
 
     given: dict[str, list]
@@ -62,6 +63,7 @@ class Settings:
     num_epochs: int
     executions_per_trial: int
     objective: str
+    further_objectives: tuple[str, ...]
     score: str
     tracker: tuple[str, ...]
     histogram_freq: int
@@ -108,6 +110,8 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     for name in ("augment", "tracker", "plugin"):
         values[name] = tuple(dict.fromkeys(values[name]))
     values["population"] = _population(values["population"])
+    values["objective"], *further = values["objective"]
+    values["further_objectives"] = tuple(further)
     given = {name: known[name].value for name in space.NAMES if known[name].present}
     settings = Settings(given=given, **values)
     _check(settings)
@@ -152,10 +156,12 @@ def _define() -> flags.FlagValues:
     define(flags.DEFINE_integer, "num_epochs", 100, "epochs per execution")
     define(flags.DEFINE_integer, "executions_per_trial", 3, "trainings per trial, seeds apart")
     define(
-        flags.DEFINE_string,
+        flags.DEFINE_multi_string,
         "objective",
-        "val_loss",
-        "val_loss val_error val_accuracy loss error accuracy",
+        ["val_loss"],
+        "val_loss val_error val_accuracy loss error accuracy; repeatable: the first scores trials (and alone "
+        "promotes them in hyperband), others are measured beside it, weighed by bayesian and shown as a "
+        f"Pareto front, and may be {' '.join(objectives.COSTS)}",
     )
     define(
         flags.DEFINE_enum,
@@ -327,7 +333,8 @@ def _check(settings: Settings) -> None:
     if not 0 <= settings.validation < 1:
         raise UserError(f"--validation must lie in [0, 1), received {settings.validation}.")
     _check_workers(settings)
-    objectives.check(settings.objective, settings.problem_type, settings.validation)
+    named = (settings.objective, *settings.further_objectives)
+    objectives.check(named, settings.problem_type, settings.validation)
     for name in HELD_OUT_TRACKERS:
         if name in settings.tracker and not settings.validation:
             raise UserError(

@@ -30,14 +30,15 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "train.py has no --workers, since it trains one network: they are tune.py's."
         )
+    objectives = [settings.objective, *settings.further_objectives]
+    for name, values in {**settings.given, "objective": objectives}.items():
+        if len(values) > 1:
+            raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")
     for name, default in experiment.SEARCH.items():
         if getattr(settings, name) != default:
             raise UserError(
                 f"train.py has no --{name}, since it trains one network: that is tune.py's."
             )
-    for name, values in settings.given.items():
-        if len(values) > 1:
-            raise UserError(f"train.py takes one --{name}, received {values}: sweep with tune.py.")
     settings = replace(settings, executions_per_trial=1)
     choices = space.single(settings.given)
     data, hypermodel, configuration = experiment.prepare(settings, choices)

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
             experiment.claim(settings, name, configuration)
             tuner = _search(settings)(
                 hypermodel,
-                objective=settings.objective,
+                objective=[settings.objective, *settings.further_objectives],
                 directory=settings.experiment_dir,
                 project_name=name,
                 executions_per_trial=settings.executions_per_trial,

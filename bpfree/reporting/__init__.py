@@ -7,6 +7,7 @@ _HOMES = {
     "results": "frames",
     "histories": "frames",
     "leaderboard": "ranking",
+    "pareto_front": "pareto",
     "plot_alignment": "plots",
     "plot_costs": "plots",
     "plot_filters": "samples",

@@ -106,3 +106,15 @@ def is_maximised(record: Mapping[str, Any]) -> bool:
         if isinstance(place, Mapping) and place.get("direction") in ("min", "max"):
             return place["direction"] == "max"
     return direction(objective(record)) == "max"
+
+
+def objectives(record: Mapping[str, Any]) -> dict[str, str]:
+    """The direction, "min" or "max", of every objective of an experiment, the one it selects on first."""
+    found = {objective(record): "max" if is_maximised(record) else "min"}
+    further = mapping(record.get("configuration")).get("further_objectives")
+    for named in further if isinstance(further, list) else ():
+        name = named.get("name") if isinstance(named, Mapping) else named
+        if isinstance(name, str):
+            way = mapping(named).get("direction", direction(name))
+            found.setdefault(name, "max" if way == "max" else "min")
+    return found

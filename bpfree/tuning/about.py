@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from bpfree.data.dataset import Dataset
+from bpfree.tuning.objective import direction
 from bpfree.tuning.records import write_atomic
 
 _ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def configuration(tuner, data: Dataset, settings: dict[str, Any]) -> dict[str, A
         **settings,
         "backend": keras.backend.backend(),
         "objective": objective.name,
+        **_further(tuner.oracle.further_objectives),
         "executions_per_trial": tuner.executions_per_trial,
         "seed": tuner.seed,
         "max_trials": tuner.oracle.max_trials,
@@ -84,6 +86,15 @@ def _archive() -> bytes:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def _further(objectives) -> dict[str, list]:
+    """Objectives beside the first, if any: experiments that were begun before there could be some go on."""
+    named = [
+        o.name if o.direction == direction(o.name) else {"name": o.name, "direction": o.direction}
+        for o in objectives
+    ]
+    return {"further_objectives": named} if named else {}
 
 
 def _described(parameter) -> dict[str, Any]:

@@ -12,15 +12,16 @@ from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
 from bpfree.errors import UserError
-from bpfree.tuning import grid, sampling
-from bpfree.tuning.oracle import Oracle, Wave
+from bpfree.tuning import grid, parego, sampling
+from bpfree.tuning.oracle import Objectives, Oracle, Wave
 
 
 class BayesianOptimizationOracle(Oracle):
     """Keras Tuner's Bayesian optimisation of each rule (`algorithm`) by itself, side by side.
 
     After a wave of random points, every wave has one point per rule, so that each has the same budget. What
-    Keras Tuner proposes a second time, or cannot work, is replaced by a random point.
+    Keras Tuner proposes a second time, or cannot work, is replaced by a random point. Several objectives are
+    one to it, by other weights for every proposal, see `bpfree.tuning.parego`.
 
     Args:
         objective: as in `Oracle`, like the others.
@@ -31,7 +32,7 @@ class BayesianOptimizationOracle(Oracle):
 
     def __init__(
         self,
-        objective: str | keras_tuner.Objective,
+        objective: Objectives,
         max_trials: int,
         num_initial_points: int | None = None,
         **options,
@@ -98,20 +99,30 @@ class _Rule:
         """The most promising point, or a random one if that is of no use."""
         # A new one each time, for what it proposes to follow from the trials alone. Its one random point, the
         # first, is never drawn unless all failed.
+        objective, trials = self._outcomes()
         upstream = oracles.BayesianOptimizationOracle(
-            self._oracle.objective,
+            objective,
             None,
             num_initial_points=1,
             seed=sampling.seed_of(self._oracle, len(self.trials)),
             hyperparameters=self._space,
         )
-        upstream.trials = {trial.trial_id: trial for trial in self.trials}
+        upstream.trials = {trial.trial_id: trial for trial in trials}
         with warnings.catch_warnings():
             # Keras Tuner's model often ends at a bound of its parameters, which does no harm.
             warnings.simplefilter("ignore", ConvergenceWarning)
             values = upstream.populate_space("")["values"]
         new = sampling.key(values) not in self._tried
         return self.take(values) if new and self._oracle.admissible(values) else self.draw()
+
+    def _outcomes(self) -> tuple[keras_tuner.Objective, list[Trial]]:
+        """One objective, and the trials with their scores by it."""
+        objective, further = self._oracle.objective, self._oracle.further_objectives
+        if not further:
+            return objective, self.trials
+        seed, number = sampling.seed_of(self._oracle), len(self.trials)
+        scored = parego.scored(self.trials, [objective, *further], seed, number)
+        return parego.OBJECTIVE, scored
 
     def take(self, values: grid.Values) -> grid.Values:
         """The point, which is tried from now on."""

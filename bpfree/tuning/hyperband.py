@@ -12,7 +12,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from bpfree.errors import UserError
 from bpfree.tuning import grid, sampling
-from bpfree.tuning.oracle import Oracle, Wave
+from bpfree.tuning.oracle import Objectives, Oracle, Wave
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HyperbandOracle(Oracle):
 
     def __init__(
         self,
-        objective: str | keras_tuner.Objective,
+        objective: Objectives,
         admissible: Callable[[grid.Values], bool] | None = None,
         factor: int = 3,
         hyperparameters: keras_tuner.HyperParameters | None = None,

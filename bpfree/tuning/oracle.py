@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from bpfree.errors import UserError
 from bpfree.tuning import extension, grid, records
-from bpfree.tuning.objective import direction
+from bpfree.tuning.objective import check_order, direction, measured
+
+Objectives = str | keras_tuner.Objective | Sequence[str | keras_tuner.Objective]
+"""What a search is for: a metric, whose direction follows from its name, or several in order of rank."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Oracle(keras_tuner.Oracle):
     which are read from an experiment's folder.
 
     Args:
-        objective: a metric's name, whose direction follows from it, or a `keras_tuner.Objective`.
+        objective: a metric's name, whose direction follows from it, or a `keras_tuner.Objective`; or several,
+            of which the first scores trials. Those after it are measured beside it, and may be costs, see
+            `bpfree.tuning.objective.COSTS`.
         admissible: whether to try a point, from its values; None tries all.
         max_trials: at most so many trials; None means no limit.
         hyperparameters: as in Keras Tuner: overrides, or the whole space.
@@ -46,22 +51,20 @@ class Oracle(keras_tuner.Oracle):
 
     def __init__(
         self,
-        objective: str | keras_tuner.Objective,
+        objective: Objectives,
         admissible: Callable[[grid.Values], bool] | None = None,
         max_trials: int | None = None,
         hyperparameters: keras_tuner.HyperParameters | None = None,
         seed: int = 0,
         **kwargs,
     ):
-        if isinstance(objective, str):
-            objective = keras_tuner.Objective(objective, direction(objective))
-        if not isinstance(objective, keras_tuner.Objective):
-            raise UserError(f"A search has one objective, received {objective!r}: name one.")
+        objective, *further = objectives(objective)
         if max_trials is not None and max_trials < 1:
             raise UserError(f"max_trials must be at least 1, received {max_trials}.")
         super().__init__(
             objective=objective, max_trials=max_trials, hyperparameters=hyperparameters, **kwargs
         )
+        self.further_objectives = tuple(further)
         self._admissible = admissible
         self.seed = seed  # Keras Tuner's own takes another one where it is 0.
 
@@ -93,6 +96,10 @@ class Oracle(keras_tuner.Oracle):
         hyperparameters.values = dict(trial.hyperparameters)
         known = Trial(hyperparameters, trial_id=trial.id, status=trial.state.upper())
         known.score, known.message = trial.score, trial.failure
+        further = {objective.name: objective.direction for objective in self.further_objectives}
+        for name, value in measured(trial, further).items():
+            known.metrics.register(name, further[name])
+            known.metrics.update(name, value)
         self.trials[trial.id] = known
         return known
 
@@ -112,7 +119,7 @@ class GridOracle(Oracle):
 
     def __init__(
         self,
-        objective: str | keras_tuner.Objective,
+        objective: Objectives,
         admissible: Callable[[grid.Values], bool] | None = None,
         max_trials: int | None = None,
         hyperparameters: keras_tuner.HyperParameters | None = None,
@@ -148,3 +155,20 @@ class GridOracle(Oracle):
             if point not in tried:
                 return {"status": TrialStatus.RUNNING, "values": point}
         return {"status": TrialStatus.STOPPED}
+
+
+def objectives(named: Objectives) -> list[keras_tuner.Objective]:
+    """Objectives with their directions, the one that decides first.
+
+    Raises:
+        UserError: there is none, one of another type or twice, or a cost comes first.
+    """
+    listed = named if isinstance(named, (list, tuple)) else [named]
+    found = [keras_tuner.Objective(o, direction(o)) if isinstance(o, str) else o for o in listed]
+    if not found or not all(isinstance(o, keras_tuner.Objective) for o in found):
+        raise UserError(
+            f"An objective is a name or a keras_tuner.Objective, or a list of them, received {named!r}: "
+            "name a metric, e.g. 'val_loss'."
+        )
+    check_order([objective.name for objective in found])
+    return found

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 
 from bpfree.tuning.failures import reason
+from bpfree.tuning.objective import measured
 from bpfree.tuning.records import Trial
 
 
@@ -49,6 +50,7 @@ class Progress(Silence):
         regime: how they train.
         verbose: 2 prints every epoch.
         planned: how many trials will run from which epoch until which, as far as that is known.
+        further: objectives beside the regime's.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Progress(Silence):
         regime,
         verbose: int = 1,
         planned: Sequence[tuple[int, int, int]] = (),
+        further: Sequence[str] = (),
     ):
         self.trials = sum(trials for trials, _, _ in planned)
         self.to_come = executions * sum(n * (until - since) for n, since, until in planned)
         self.executions = executions
         self.regime = regime
         self.verbose = verbose
+        self.further = further
         self.console = Console()
         self.done = self.failed = self.epochs = 0
         self.under_way = Counter()  # epochs of trials that have not ended
@@ -147,9 +151,10 @@ class Progress(Silence):
         if self.until < self.regime.epochs:
             name = f"after {self.until} epochs, {name}"
         outcome = "is under way to more epochs"  # than the wave's, to which it came before a kill
-        if trial.state != "running":
-            failed = trial.state == "failed"
-            outcome = "[red]failed[/red]" if failed else f"{name} {trial.score:.4g}"
+        if trial.state == "failed":
+            outcome = "[red]failed[/red]"
+        elif trial.state == "completed":
+            outcome = f"{name} {trial.score:.4g}{self._beside(trial)}"
         why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
         self.console.print(
@@ -157,6 +162,13 @@ class Progress(Silence):
             soft_wrap=True,
             highlight=False,
         )
+
+    def _beside(self, trial: Trial) -> str:
+        """What a trial has of the further objectives."""
+        there = measured(trial, self.further)
+        told = {name: "not measured" for name in self.further}
+        told |= {name: f"{value:.4g}" for name, value in there.items()}
+        return "".join(f", {name} {value}" for name, value in told.items())
 
     def _show(self) -> None:
         self.bar.update(

@@ -8,7 +8,7 @@ import keras_tuner
 
 from bpfree.tuning.bayesian import BayesianOptimizationOracle
 from bpfree.tuning.hyperband import HyperbandOracle
-from bpfree.tuning.oracle import GridOracle
+from bpfree.tuning.oracle import GridOracle, Objectives
 from bpfree.tuning.sampling import RandomSearchOracle
 from bpfree.tuning.tuner import Search
 
@@ -19,7 +19,9 @@ class GridSearch(Search):
     Args:
         hypermodel: see `Search`. An attribute `admissible(values) -> bool` leaves points out.
         objective: a metric that epochs log, e.g. `val_loss`, `val_error`, `val_accuracy`, or a
-            `keras_tuner.Objective`.
+            `keras_tuner.Objective`. Of a list of them the first decides: it scores epochs, executions and
+            trials. The others are measured beside it, and may be costs: `seconds`, `train_flops`, `energy`,
+            `peak_host_memory`, `peak_device_memory`; `bpfree.reporting.pareto_front` weighs them all.
         directory: see `Search`, like `project_name`, `executions_per_trial`, `seed` and `score`.
         max_trials: at most so many trials: the first points of the grid.
         hyperparameters: as in Keras Tuner.
@@ -36,7 +38,7 @@ class GridSearch(Search):
     def __init__(
         self,
         hypermodel: keras_tuner.HyperModel | Callable,
-        objective: str | keras_tuner.Objective = "val_loss",
+        objective: Objectives = "val_loss",
         directory=None,
         project_name: str | None = None,
         executions_per_trial: int = 3,
@@ -73,7 +75,7 @@ class RandomSearch(Search):
     def __init__(
         self,
         hypermodel: keras_tuner.HyperModel | Callable,
-        objective: str | keras_tuner.Objective = "val_loss",
+        objective: Objectives = "val_loss",
         *,
         max_trials: int = 10,
         seed: int = 0,
@@ -93,6 +95,8 @@ class RandomSearch(Search):
 class BayesianOptimization(Search):
     """Tries random points, then those that promise most by the outcomes so far, as many of each rule.
 
+    Several objectives promise as one, under other weights for every point, see `bpfree.tuning.parego`.
+
     Args:
         hypermodel: as in `GridSearch`, like `objective` and `hyperparameters`.
         max_trials: how many; all that there are, if these are fewer.
@@ -105,7 +109,7 @@ class BayesianOptimization(Search):
     def __init__(
         self,
         hypermodel: keras_tuner.HyperModel | Callable,
-        objective: str | keras_tuner.Objective = "val_loss",
+        objective: Objectives = "val_loss",
         *,
         max_trials: int = 10,
         num_initial_points: int | None = None,
@@ -128,7 +132,8 @@ class Hyperband(Search):
     """Trains many random points for few epochs, and the best of each rule (`algorithm`) for more.
 
     A trial that is promoted goes on from where it stands, and comes to the same result as one that is trained
-    for as long at once. The epochs of `search` are those of the longest trainings.
+    for as long at once. The epochs of `search` are those of the longest trainings. Of several objectives the
+    first alone promotes.
 
     Args:
         hypermodel: as in `GridSearch`, like `objective` and `hyperparameters`.
@@ -140,7 +145,7 @@ class Hyperband(Search):
     def __init__(
         self,
         hypermodel: keras_tuner.HyperModel | Callable,
-        objective: str | keras_tuner.Objective = "val_loss",
+        objective: Objectives = "val_loss",
         *,
         factor: int = 3,
         seed: int = 0,

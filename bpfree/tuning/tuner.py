@@ -376,7 +376,8 @@ class Search(keras_tuner.Tuner):
         if not self.verbose:
             return Silence()
         planned = self.oracle.planned(self.regime.epochs)
-        return Progress(self.executions_per_trial, self.regime, self.verbose, planned)
+        further = [objective.name for objective in self.oracle.further_objectives]
+        return Progress(self.executions_per_trial, self.regime, self.verbose, planned, further)
 
     def _recorded(self, trial_id: str) -> records.Trial:
         (trial,) = [trial for trial in self.experiment.trials() if trial.id == trial_id]

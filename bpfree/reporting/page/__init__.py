@@ -77,6 +77,7 @@ def _view(project: Project) -> dict[str, Any]:
         "missing": list(sentences.missing(project)),
         "chosen": tables.chosen(project),
         "comparisons": tables.comparisons(project),
+        "front": tables.front(project) if len(project.board) else None,
         "groups": list(drawings.groups(project)),
         "heat_maps": list(tables.heat_maps(project)),
         "costs": (tables.costs(project), drawings.costs(project)) if len(project.board) else None,

@@ -31,6 +31,7 @@ class Project:
         varying: the hyperparameters that were swept.
         objective: what the sweep selects on.
         maximised: whether more of it is better.
+        objectives: all that it is for, with their directions, that one first.
         board: the leaderboard, without rows while no trial is completed.
         metric: what rules are compared on: the objective on the test set, or `score` before that.
         compared: the leader against each other rule, see `comparison.compare`.
@@ -57,6 +58,7 @@ class Project:
         self.varying = [name for name in ranking.varying(experiment) if name in frame]
         self.objective = ranking.objective(self.record)
         self.maximised = ranking.is_maximised(self.record)
+        self.objectives = ranking.objectives(self.record)
         self.board = ranking.rank(self.frame, self.record, self.varying)
         self.metric, self.compared = "score", pd.DataFrame()
         if len(self.board):

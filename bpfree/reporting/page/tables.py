@@ -10,7 +10,8 @@ from typing import Any
 
 from bokeh.palettes import Cividis256
 
-from bpfree.reporting import comparison, frames, ranking, style
+from bpfree.errors import UserError
+from bpfree.reporting import comparison, frames, pareto, ranking, style
 from bpfree.reporting.courses import text
 from bpfree.reporting.metrics import label
 from bpfree.reporting.page.charts import swatch
@@ -118,21 +119,52 @@ def _reason(row: Mapping[str, Any]) -> str:
     return "not after the correction" if abs(row["difference"]) > row["interval"] else ""
 
 
+def front(project: Project) -> tuple[str, Table | None] | None:
+    """What is to be said of the Pareto front, and its trials; None where there is one objective."""
+    if len(project.objectives) < 2:
+        return None
+    aims = [_COSTS[n][0] if n in _COSTS else project.label(n) for n in project.objectives]
+    names = [name for name in project.varying if name != BY]
+    try:
+        found = pareto.front(project.done, project.record, names)
+    except UserError as error:
+        return str(error), None
+    rows = [
+        [
+            _rule(row[BY]),
+            Cell(row["trial"]),
+            *(_plain(row[name]) for name in names),
+            *(_aim(project, row["trial"], name) for name in project.objectives),
+        ]
+        for row in found.to_dict("records")
+    ]
+    heads = ["rule", "trial", *map(label, names), *aims]
+    numbers = set(range(len(heads) - len(aims), len(heads)))
+    return f"{pareto.sentence(aims)}.", Table(heads, rows, numbers)
+
+
+def _aim(project: Project, trial: str, name: str) -> Cell:
+    """What a trial has of an objective."""
+    if name in _COSTS:
+        return _cost(project, trial, name)
+    column = "score" if name == project.objective else name
+    return _measured(comparison.of_trial(project.done, trial, column))
+
+
 def costs(project: Project) -> Table:
     """What a training of each rule's best trial cost."""
     rows = [
-        [_rule(row[BY]), *_costs(project, row["trial"])] for row in project.board.to_dict("records")
+        [_rule(row[BY]), *(_cost(project, row["trial"], column) for column in _COSTS)]
+        for row in project.board.to_dict("records")
     ]
     return Table(["rule", *(name for name, _ in _COSTS.values())], rows, {*range(1, 7)})
 
 
-def _costs(project: Project, trial: str) -> Iterator[Cell]:
-    for column, (_, unit) in _COSTS.items():
-        values = project.done.loc[project.done["trial"] == trial, column].dropna()
-        if len(values):
-            yield Cell(_scaled(values.mean(), unit), values.mean())
-        else:
-            yield Cell("not measured")
+def _cost(project: Project, trial: str, column: str) -> Cell:
+    values = project.done.loc[project.done["trial"] == trial, column].dropna()
+    if not len(values):
+        return Cell("not measured")
+    return Cell(_scaled(values.mean(), _COSTS[column][1]), values.mean())
 
 
 def heat_maps(project: Project) -> Iterator[tuple[str, Table]]:
