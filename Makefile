@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	./train.bash runs/demo --dataset=digits --algorithm=bp --algorithm=dfa --algorithm=drtp --algorithm=ll \
 		--arch=100-100 --activation=tanh --batch_norm=false --bw_init=ortho --reg_rate=0 \
-		--lr=0.0003 --lr=0.003 --num_epochs=15 --executions_per_trial=3 --use_xla=false
+		--lr=0.001 --lr=0.01 --lr=0.1 --num_epochs=15 --executions_per_trial=3 --use_xla=false
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 MARKED ?= not slow

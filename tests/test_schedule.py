@@ -11,7 +11,7 @@ import bpfree
 from bpfree import schedule
 from bpfree.errors import UserError
 
-RULES = ("ll", "drtp", "lw", "mf", "sp")
+RULES = ("ll", "lw", "mf", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("drtp", "sp")))
 
 
 class Diary(keras.callbacks.Callback):
@@ -109,6 +109,7 @@ def test_gradients_are_those_of_the_stage():
         toy.assert_close([a], [b if id(v) in mine else frozen])
 
 
+@pytest.mark.once
 def test_a_second_fit_begins_with_the_first_block_again():
     learner = sequential("ll")
     x, y, _ = toy.batch()

@@ -201,7 +201,8 @@ def test_auxiliary_units_of_a_tower_learn_nothing(rule):
             assert not np.any(part[..., read:]) and np.all(np.any(part[..., :read], axis=0))
 
 
-@pytest.mark.parametrize("activation", ["tanh", pytest.param("swish", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "swish"])
 def test_gait_is_backpropagation_in_perceptrons_with_semi_orthogonal_weights(activation):
     x, y = data(7, 6, 3)
     options = {"activation": activation, "batch_norm": activation == "tanh"}

@@ -16,6 +16,7 @@ from bpfree.errors import UserError
 from bpfree.reporting import pareto
 from bpfree.tuning.records import write_atomic, write_json
 
+_WIDEST = 1000  # columns of a file
 _HIDDEN = ("project", "trial", "objective", "summary", "mean", "interval", "std", "n")
 
 
@@ -30,7 +31,7 @@ def conclude(tuner, data, save_models: bool) -> None:
     board = tuner.leaderboard(data)
     path = tuner.experiment.path
     write_atomic(path / "leaderboard.csv", board.to_csv(index=False))
-    console = Console(soft_wrap=True)
+    console = _console()
     console.print(table(board))
     if further := tuner.oracle.further_objectives:
         names = [objective.name for objective in (tuner.oracle.objective, *further)]
@@ -124,6 +125,12 @@ def save_model(tuner, row) -> Path:
     file = folder / f"{name}.keras"
     tuner.load_model(trial).save(file)
     return file
+
+
+def _console() -> Console:
+    """Prints tables; in a file or a pipe they may be as wide as they are."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=_WIDEST)
 
 
 def _plain(value: Any) -> str:

@@ -38,9 +38,9 @@ class Programs:
         if key != self._key:
             self._key = self._model = None
             keras.backend.clear_session()
+            self._compiled += 1
             if self._compiled % _KEPT == 0:
                 autodiff.forget_programs()
-            self._compiled += 1
         fresh = ready(build, input_shape)
         if self._model is None:
             self._key, self._model = key, fresh

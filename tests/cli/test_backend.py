@@ -19,6 +19,7 @@ def stderr(code, **variables):
     return done.stderr
 
 
+@pytest.mark.once
 def test_a_command_starts_in_silence():
     """As far as the machine's own TensorFlow has something to say, it is only said when asked for."""
     if backend.gpu_exists():
@@ -26,6 +27,7 @@ def test_a_command_starts_in_silence():
     assert stderr("backend.start(tensorflow=True)") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_who_sets_the_level_hears_everything():
     code = "backend.start(tensorflow=True)"

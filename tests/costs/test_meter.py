@@ -83,6 +83,7 @@ def test_an_execution_records_what_it_cost(data, tmp_path, monkeypatch):
     assert frame["train_flops"].tolist() == [EPOCHS * steps * counted[0]] * 4
 
 
+@pytest.mark.once
 def test_without_a_meter_there_is_no_energy(data, tmp_path):
     class None_(Fake):
         idle_power = None
@@ -107,6 +108,7 @@ class Kill(keras.callbacks.Callback):
             raise Killed
 
 
+@pytest.mark.once
 def test_what_a_killed_process_spent_is_not_forgotten(data, tmp_path):
     with pytest.raises(Killed):
         search(data, tmp_path, callbacks=[Kill()])
@@ -159,6 +161,7 @@ def test_blocks_in_turn_cost_less_than_all_at_once(data, tmp_path):
     assert 0 < in_turn["train_flops"] < all_at_once["train_flops"]
 
 
+@pytest.mark.once
 def test_a_count_that_fails_ends_no_training(data, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no such operation")

@@ -260,6 +260,7 @@ def test_missing_caltech256_gets_one_sentence(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- TensorFlow Datasets
 
 
+@pytest.mark.slow
 def test_mnist_is_complete(shared_tfds):
     dataset = data.load("mnist", shared_tfds)
     assert dataset.input_shape == (28, 28, 1) and dataset.classes == 10

@@ -188,6 +188,7 @@ def test_lost_history_starts_over(rich, undisturbed, tmp_path):
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
+@pytest.mark.once
 def test_augmentation_resumes(data, tmp_path):
     setup = Setup(data, {"lr": [0.01]}, epochs=2, augment=("translation", "brightness"))
     expected = outcome(setup.run(tmp_path / "execution-0"))

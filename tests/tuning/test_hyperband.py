@@ -256,13 +256,14 @@ def files(experiment):
     return sorted(p for p in experiment.path.glob("trials/*/*/*") if p.is_file())
 
 
+@pytest.mark.slow
 @on_jax
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        pytest.param("epoch_ended", 13, marks=pytest.mark.slow),
+        ("epoch_ended", 13),
         ("save", 9),
-        pytest.param("save", 12, marks=pytest.mark.slow),
+        ("save", 12),
     ],
 )
 def test_a_population_killed_between_rungs_goes_on_to_the_bit(

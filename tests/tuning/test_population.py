@@ -262,6 +262,7 @@ def test_what_diverges_fails_and_what_stalls_stops(data, groups, places, tmp_pat
     assert lengths[0] == [6, 6] and lengths[1] == [9, 9] and lengths[2][0] < 9
 
 
+@pytest.mark.slow
 @on_jax
 def test_resumed_after_one_trial_stopped_early_equals_undisturbed(
     data, places, tmp_path, monkeypatch

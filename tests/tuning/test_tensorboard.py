@@ -180,6 +180,7 @@ def probed(searched):
     return len(x)
 
 
+@pytest.mark.once
 def test_a_histogram_is_that_of_the_kept_weights(tmp_path):
     """After the last epoch: its weights are the best ones, as score=last keeps them."""
     given = {"algorithm": ["dfa"], "lr": RATES[:1]}
@@ -202,6 +203,7 @@ def test_a_histogram_is_that_of_the_kept_weights(tmp_path):
         assert table[-1, 1] == pytest.approx(array.max(), abs=1e-5)
 
 
+@pytest.mark.once
 def test_a_run_s_name_says_what_is_swept(tmp_path):
     given = {"lr": RATES[:1], "batch_size": [32, 64], "algorithm": ["fg:guess=local,target=local"]}
     tuner, data = made(tmp_path, given)
@@ -223,6 +225,7 @@ class Diverging(keras.callbacks.Callback):
             logs["loss"] = np.inf
 
 
+@pytest.mark.once
 def test_what_fails_is_a_failure(tmp_path):
     given = {"algorithm": ["dfa"], "lr": RATES[:1]}
     found = search(tmp_path, given, before=[Diverging()])
@@ -242,6 +245,7 @@ class Killing(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.once
 def test_what_goes_on_after_a_kill_is_one_curve(tmp_path):
     """On JAX as a population, on TensorFlow alone."""
     given = {"algorithm": ["dfa"], "lr": RATES[:1]}
@@ -261,6 +265,7 @@ def test_what_goes_on_after_a_kill_is_one_curve(tmp_path):
         assert values(run, "score")[-1][1] == np.float32(trial.scores[k])
 
 
+@pytest.mark.once
 def test_a_value_that_was_not_in_the_space_is_declared_when_it_is_met(tmp_path):
     tuner, data = made(tmp_path, {"algorithm": ["bp"], "lr": RATES})
     tuner.search(data, epochs=1, callbacks=Log(tuner, data).callbacks)
@@ -277,6 +282,7 @@ def test_a_value_that_was_not_in_the_space_is_declared_when_it_is_met(tmp_path):
     assert len(groups) == 3
 
 
+@pytest.mark.once
 def test_a_log_that_cannot_be_written_costs_no_training(tmp_path, capsys):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "log").write_text("a file where the folder should be")
