@@ -16,6 +16,7 @@ import pandas as pd
 from bokeh.embed import json_item
 from bokeh.models import (
     BasicTicker,
+    BasicTickFormatter,
     ColumnDataSource,
     FixedTicker,
     Glyph,
@@ -151,6 +152,8 @@ def costs(frame: pd.DataFrame, cost: str, metric: str, by: str, sign: int) -> Ch
         x_axis_type=across, x_range=Range1d(*reach), y_axis_type=scale, y_range=Range1d(*ends)
     )
     plot.xaxis.axis_label = label(cost)
+    if across == "linear":
+        plot.xaxis.formatter = BasicTickFormatter(precision=2)
     for curve in found:
         front = curve.points["front"]
         shown = curve.points[["mean", "n"]]
