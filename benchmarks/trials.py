@@ -88,7 +88,7 @@ def child(flags: list[str]) -> None:
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bpfree.cli import answer, tune
-    from bpfree.tuning import callbacks, checkpoint, oracle, records
+    from bpfree.tuning import callbacks, checkpoint, progress, records
 
     clock = Clock()
     kept = {
@@ -100,14 +100,15 @@ def child(flags: list[str]) -> None:
     for owner, names in kept.items():
         for name in names:
             setattr(owner, name, clock.on(getattr(owner, name)))
-    record = oracle.GridOracle.record
+    ended = progress.Progress.trial_ended
 
     def tell(self, trial):
         print(f"{_RECORDS} {clock.seconds:.3f} of {time.perf_counter() - clock.started:.3f}")
-        return record(self, trial)
+        ended(self, trial)
 
-    oracle.GridOracle.record = tell
-    sys.exit(answer.run(tune.main, ["tune.py", *flags]))
+    progress.Progress.trial_ended = tell
+    sys.argv[:] = ["tune.py", *flags]  # its own, so that the process may be renewed
+    sys.exit(answer.run(tune.main))
 
 
 class Clock:
