@@ -19,6 +19,8 @@ from bpfree.tuning.progress import label
 from bpfree.tuning.records import Trial
 from bpfree.tuning.together import Attempt, train
 
+_DEATHS_TOGETHER = 2  # of the process in a row; a run alone equals the others but for rounding
+
 
 def groups(tuner, points: Mapping[int, dict[str, Any]]) -> list[list[int]]:
     """The indices of trials that may train together, in order; most often each is alone."""
@@ -86,8 +88,8 @@ class Populations:
         attempts: dict[str, Attempt] = {}
         slots: list[Member | int] = []
         for trial in trials:
-            # One in which the process died may be the reason: it runs alone, see `records.Trial.deaths`.
-            if ended(trial, regime) or trial.deaths:
+            # One in which the process died again and again may be the reason: it runs alone.
+            if ended(trial, regime) or trial.killed() >= _DEATHS_TOGETHER:
                 slots += _epochs(trial, tuner.executions_per_trial)
                 continue
             members = [

@@ -348,7 +348,7 @@ class Trial:
         scores: one per execution.
         failure: the traceback of its last attempt, or None.
         attempts: how many times it was begun.
-        deaths: how many of the last attempts in a row were killed before they recorded an epoch.
+        deaths: what `killed` was when its last attempt began.
         until: the epoch at which its last attempt was to pause; None: not before the end.
     """
 
@@ -390,13 +390,16 @@ class Trial:
         Args:
             until: the epoch at which it will pause, if not at the end.
         """
-        epochs = sum(len(execution.history()) for execution in self.executions())
-        killed = self.state == "running" and epochs == self._epochs
-        self.deaths, self._epochs = self.deaths + 1 if killed else 0, epochs
+        self.deaths, self._epochs = self.killed(), self._recorded()
         self.state, self.score, self.scores, self.failure = "running", None, [], None
         self.attempts += 1
         self.until = until
         self.save()
+
+    def killed(self) -> int:
+        """How many attempts in a row, the last one included, were killed before they recorded an epoch."""
+        killed = self.state == "running" and self._recorded() == self._epochs
+        return self.deaths + 1 if killed else 0
 
     def complete(self, score: float, scores: Iterable[float]) -> None:
         """Records that every execution is finished."""
@@ -412,6 +415,9 @@ class Trial:
         """
         self.state, self.score, self.scores, self.failure = "failed", None, list(scores), failure
         self.save()
+
+    def _recorded(self) -> int:
+        return sum(len(execution.history()) for execution in self.executions())
 
     def execution(self, k: int) -> Execution:
         """The k-th execution, as recorded or new; nothing is written yet."""

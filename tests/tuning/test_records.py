@@ -243,8 +243,10 @@ def test_deaths_count_kills_without_an_epoch_between(experiment):
     deaths = []
     for epochs in (0, 0, 1, 0, 0):
         trial = experiment.trial(0, HYPERPARAMETERS)
+        known = trial.killed()
         trial.begin()
-        deaths.append(trial.deaths)
+        assert trial.deaths == known
+        deaths.append(known)
         recorded = len(trial.execution(0).history())
         for epoch in range(epochs):
             trial.execution(0).append({"epoch": recorded + epoch + 1, "loss": 0.5})
