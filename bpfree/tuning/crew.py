@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import keras
@@ -21,14 +21,6 @@ from bpfree.tuning.records import Trial
 
 _MAX_DEATHS = 3
 _CALLS = 20  # units per process on a CPU: backends keep a part of what they compiled
-
-
-def check_installed() -> None:
-    """Raises a UserError unless Ray is installed."""
-    if find_spec("ray") is None:
-        raise UserError(
-            "--workers ray needs Ray, which is not installed: pip install 'bpfree[ray]'."
-        )
 
 
 class Crew:
@@ -45,11 +37,12 @@ class Crew:
         gpus: of a worker, ≥ 0, likewise.
         callbacks: `(tuner, data) -> callbacks`, called on the worker; None: none.
         prepare: called on the worker first; None: nothing.
-        heard: called here whenever workers have reported; None: nothing.
+        heard: `(tuner, data) -> (trial, row) -> None`, called here; what it returns is, when a worker has
+            begun a trial (without a row) and for every epoch; None: nothing.
 
     Raises:
-        UserError: when entered: Ray is not installed, there is no cluster at the address, or no machine
-            of it has what a worker needs.
+        UserError: when entered: there is no cluster at the address, or no machine of it has what a worker
+            needs.
     """
 
     def __init__(
@@ -59,28 +52,19 @@ class Crew:
         gpus: float = 0.0,
         callbacks: Callable | None = None,
         prepare: Callable[[], None] | None = None,
-        heard: Callable[[], None] | None = None,
+        heard: Callable | None = None,
     ):
         self.address, self.cpus, self.gpus = address, cpus, gpus
         self.callbacks = callbacks or _no_callbacks
-        self.prepare, self.heard = prepare or _nothing, heard or _nothing
+        self.prepare, self.heard = prepare or _nothing, heard or _deaf
 
     def __enter__(self) -> Crew:
-        check_installed()
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
-        here = {} if self.address else {"include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         try:
             _reach(self.address)
-            ray.init(
-                self.address or "local",
-                configure_logging=False,
-                log_to_driver=False,
-                runtime_env={"env_vars": _environment()},
-                **here,
-            )
+            _connect(self.address)
         except (OSError, ValueError, RuntimeError) as error:
             reason = [*str(error).strip().splitlines(), type(error).__name__][0].rstrip(".")
             raise UserError(
@@ -107,6 +91,46 @@ class Crew:
         """Brings the trials of all points to their ends, and gives each with its outcome, in any order."""
         import ray
 
+        hand_out = self._task(tuner, data)
+        progress = _Told(progress, self.heard(tuner, data))
+        running: dict[Any, _Unit] = {}
+
+        def start(unit: _Unit) -> None:
+            trials = [tuner.experiment.trial(*point) for point in unit.points.items()]
+            unit.ledger = remote.Ledger(trials, progress)
+            running[hand_out(unit.points, remote.pack(trials, tuner.regime))] = unit
+
+        for indices in groups(tuner, points):
+            unit = _Unit({index: points[index] for index in indices})
+            trials = [tuner.experiment.trial(*point) for point in unit.points.items()]
+            over = [trial for trial in trials if ended(trial, tuner.regime)]
+            yield from over
+            if len(over) < len(trials):
+                start(unit)
+        while running:
+            (events,), _ = ray.wait([*running], num_returns=1)
+            unit = running.pop(events)
+            try:
+                happened = ray.get(next(events))
+            except StopIteration:
+                continue
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, UserError):
+                    raise
+                raise UserError(f"A worker could not go on: {error.cause}") from error
+            except ray.exceptions.RayError:
+                yield from unit.died(progress, tuner.regime)
+                if unit.left(tuner.regime):
+                    start(unit)
+                continue
+            running[events] = unit  # as the last, so that all have their turns
+            yield from unit.ledger.take(happened)
+            unit.deaths = 0 if any(event[0] == "row" for event in happened) else unit.deaths
+
+    def _task(self, tuner, data) -> Callable:
+        """What gives trials to a worker: `(points, files) -> events`."""
+        import ray
+
         task = ray.remote(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -117,40 +141,7 @@ class Crew:
         )(remote.work)
         plan = ray.put(remote.plan(tuner, self.callbacks, self.prepare))
         data = ray.put(data)
-
-        def start(unit: _Unit) -> None:
-            trials = [tuner.experiment.trial(*point) for point in unit.points.items()]
-            unit.ledger = remote.Ledger(trials, progress)
-            running[task.remote(plan, unit.points, remote.pack(trials, tuner.regime), data)] = unit
-
-        progress = _Once(progress)
-        running: dict[Any, _Unit] = {}
-        for indices in groups(tuner, points):
-            unit = _Unit({index: points[index] for index in indices})
-            trials = [tuner.experiment.trial(*point) for point in unit.points.items()]
-            over = [trial for trial in trials if ended(trial, tuner.regime)]
-            yield from over
-            if len(over) < len(trials):
-                start(unit)
-        while running:
-            (events,), _ = ray.wait([*running], num_returns=1)
-            unit = running[events]
-            try:
-                happened = ray.get(next(events))
-            except StopIteration:
-                del running[events]
-                continue
-            except ray.exceptions.RayTaskError as error:
-                raise UserError(f"A worker could not go on: {error.cause}") from error
-            except ray.exceptions.RayError:
-                del running[events]
-                yield from unit.died(progress, tuner.regime)
-                if unit.left(tuner.regime):
-                    start(unit)
-                continue
-            yield from unit.ledger.take(happened)
-            unit.deaths = 0 if any(event[0] == "row" for event in happened) else unit.deaths
-            self.heard()
+        return lambda points, files: task.remote(plan, points, files, data)
 
     def _check_resources(self, nodes) -> None:
         needed = {"CPU": self.cpus, "GPU": self.gpus}
@@ -165,11 +156,17 @@ class Crew:
 
 
 class _Unit:
-    """Trials that one worker trains, and how often in a row one has died without an epoch of them."""
+    """Trials that one worker trains.
+
+    Attributes:
+        ledger: of its events.
+        deaths: how often in a row a worker has died without an epoch of them.
+    """
 
     def __init__(self, points: Mapping[int, dict[str, Any]]):
-        self.points, self.deaths = points, 0
+        self.points = points
         self.ledger: remote.Ledger | None = None
+        self.deaths = 0
 
     def left(self, regime: Regime) -> list[Trial]:
         """Those that have not come to their ends."""
@@ -177,8 +174,10 @@ class _Unit:
 
     def died(self, progress: Silence, regime: Regime) -> list[Trial]:
         """Takes note of a worker's death; the trial that seems to be the reason, if any."""
-        self.deaths += 1
-        first, *_ = self.left(regime)
+        left = self.left(regime)
+        if not left:  # it had told all
+            return []
+        first, self.deaths = left[0], self.deaths + 1
         progress.note(f"A worker died in {label(first)}; another one goes on.")
         if self.deaths < _MAX_DEATHS:
             return []
@@ -187,17 +186,25 @@ class _Unit:
         return [first]
 
 
-class _Once(Silence):
-    """Shows what workers tell, but no note twice."""
+class _Told(Silence):
+    """Shows what workers tell, but no note twice, and passes it on."""
 
-    def __init__(self, progress: Silence):
-        self.trial_began, self.epoch_ended = progress.trial_began, progress.epoch_ended
-        self._note, self._noted = progress.note, Counter()
+    def __init__(self, progress: Silence, heard: Callable):
+        self._progress, self._heard = progress, heard
+        self._noted: set[str] = set()
+
+    def trial_began(self, trial: Trial) -> None:
+        self._progress.trial_began(trial)
+        self._heard(trial, {})
+
+    def epoch_ended(self, trial: Trial, k: int, row: dict) -> None:
+        self._progress.epoch_ended(trial, k, row)
+        self._heard(trial, row)
 
     def note(self, text: str) -> None:
-        self._noted[text] += 1
-        if self._noted[text] == 1:
-            self._note(text)
+        if text not in self._noted:
+            self._noted.add(text)
+            self._progress.note(text)
 
 
 def _reach(address: str | None) -> None:
@@ -205,6 +212,27 @@ def _reach(address: str | None) -> None:
     if address and address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _connect(address: str | None) -> None:
+    """Makes this process a part of the cluster there, or of one that it starts."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    here = {} if address else {"include_dashboard": False}
+    if not address:
+        # It tells that its token can be done without: nobody asked, of a cluster of one's own.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # JAX's, when a process forks: these begin other programs at once.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ray.init(
+            address or "local",
+            configure_logging=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": _environment()},
+            **here,
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -222,3 +250,7 @@ def _no_callbacks(tuner, data) -> tuple:
 
 def _nothing() -> None:
     return None
+
+
+def _deaf(tuner, data) -> Callable:
+    return lambda trial, row: None

@@ -190,8 +190,9 @@ class _Outcomes:
         """Those since the last call; logs first, which nobody sends of what is finished."""
         found = [*self._found()]
         if any(event[0] == "execution" for event in found):
+            # Those of executions, in folders: what says something of the whole search is not for one worker.
             logs = _contents(self.experiment.path / "log")
-            yield "logs", {f"log/{name}": content for name, content in logs.items()}
+            yield "logs", {f"log/{name}": logs[name] for name in logs if "/" in name}
         yield from found
 
     def _found(self) -> Iterator[Event]:
