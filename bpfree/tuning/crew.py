@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from bpfree.tuning.records import Trial
 
 _MAX_DEATHS = 3
 _CALLS = 20  # units per process on a CPU: backends keep a part of what they compiled
+_ROUND = 10.0  # seconds to wait for news, at most
+_PATIENCE = 600.0  # seconds without a sign of life, which a worker gives every few
 
 
 class Crew:
@@ -98,6 +101,7 @@ class Crew:
         def start(unit: _Unit) -> None:
             trials = [tuner.experiment.trial(*point) for point in unit.points.items()]
             unit.ledger = remote.Ledger(trials, progress)
+            unit.silence = None
             running[hand_out(unit.points, remote.pack(trials, tuner.regime))] = unit
 
         for indices in groups(tuner, points):
@@ -108,7 +112,9 @@ class Crew:
             if len(over) < len(trials):
                 start(unit)
         while running:
-            (events,), _ = ray.wait([*running], num_returns=1)
+            events = _with_news(running, progress)
+            if events is None:
+                continue
             unit = running.pop(events)
             try:
                 happened = ray.get(next(events))
@@ -124,6 +130,7 @@ class Crew:
                     start(unit)
                 continue
             running[events] = unit  # as the last, so that all have their turns
+            unit.silence = 0.0
             yield from unit.ledger.take(happened)
             unit.deaths = 0 if any(event[0] == "row" for event in happened) else unit.deaths
 
@@ -161,16 +168,28 @@ class _Unit:
     Attributes:
         ledger: of its events.
         deaths: how often in a row a worker has died without an epoch of them.
+        silence: the seconds for which it has given no sign of life; None before the first: Ray may not have
+            begun it.
     """
 
     def __init__(self, points: Mapping[int, dict[str, Any]]):
         self.points = points
         self.ledger: remote.Ledger | None = None
-        self.deaths = 0
+        self.deaths, self.silence = 0, None
 
     def left(self, regime: Regime) -> list[Trial]:
         """Those that have not come to their ends."""
         return [trial for trial in self.ledger.trials.values() if not ended(trial, regime)]
+
+    def silent(self, seconds: float) -> bool:
+        """Whether it has been for so much longer that it is given up."""
+        if self.silence is None:
+            return False
+        self.silence += seconds
+        if self.silence <= _PATIENCE:
+            return False
+        self.silence = None
+        return True
 
     def died(self, progress: Silence, regime: Regime) -> list[Trial]:
         """Takes note of a worker's death; the trial that seems to be the reason, if any."""
@@ -205,6 +224,21 @@ class _Told(Silence):
         if text not in self._noted:
             self._noted.add(text)
             self._progress.note(text)
+
+
+def _with_news(running: Mapping[Any, _Unit], progress: Silence) -> Any | None:
+    """The events of one that has something to tell, if any within a while."""
+    import ray
+
+    began = time.monotonic()
+    told, untold = ray.wait([*running], num_returns=1, timeout=_ROUND)
+    # At most: what this process itself was stopped for is nobody's silence.
+    passed = min(time.monotonic() - began, _ROUND)
+    for events in untold:
+        if running[events].silent(passed):
+            progress.note(f"A worker was silent for {_PATIENCE:.0f} s: it is ended.")
+            ray.cancel(events, force=True)  # its events end with an error
+    return told[0] if told else None
 
 
 def _reach(address: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 
 import keras
 import pytest
@@ -196,6 +197,16 @@ def test_other_versions_over_there_are_refused(data, monkeypatch):
         next(remote.work(plan, {}, {}, data))
 
 
+def test_a_worker_in_a_long_epoch_gives_signs_of_life(data, monkeypatch):
+    monkeypatch.setattr(remote, "_PULSE", 0.0)
+    over = threading.Event()
+    monkeypatch.setattr(remote, "_train", lambda *args: over.wait(60))
+    lots = remote.work(remote.Plan({}, None, logs, int, remote.versions()), {}, {}, data)
+    assert next(lots) == next(lots) == []
+    over.set()
+    assert not any(lots)
+
+
 def test_what_a_log_says_of_the_whole_search_is_not_sent(tmp_path):
     points = {0: {"lr": 1.0}}
     outcomes = remote._Outcomes(Experiment(tmp_path), points, Regime(1, None))
@@ -204,6 +215,13 @@ def test_what_a_log_says_of_the_whole_search_is_not_sent(tmp_path):
         remote.write_atomic(tmp_path / name, b"x")
     (_, sent), *_ = outcomes.new()
     assert sent == {"log/0000/execution-0/its": b"x"}
+
+
+def test_a_silence_begins_with_a_sign_of_life_and_ends_once():
+    unit = crew._Unit({})
+    assert not unit.silent(1e9)  # it waits for a processor
+    unit.silence = 0.0
+    assert [unit.silent(crew._PATIENCE), unit.silent(1.0), unit.silent(1e9)] == [False, True, False]
 
 
 def test_a_trial_in_which_workers_die_fails_and_the_next_is_next(tmp_path):
