@@ -247,8 +247,22 @@ def workers(settings: Settings, page) -> AbstractContextManager:
         settings.gpus_per_trial,
         callbacks=partial(callbacks, settings),
         prepare=partial(_define_plugins, plugins),
-        heard=lambda: page.on_epoch_end(0),
+        heard=partial(_listener, page),
     )
+
+
+def _listener(page, tuner, data) -> Callable:
+    """What is done here as workers report: callbacks are over there, where nobody knows the whole search."""
+    from bpfree.tuning.tensorboard import Log
+
+    log = Log(tuner, data)
+
+    def heard(trial, row: Mapping[str, float]) -> None:
+        with log.spared():
+            log.declare(trial.hyperparameters, row)
+        page.on_epoch_end(0)
+
+    return heard
 
 
 def _define_plugins(plugins: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -28,6 +29,7 @@ from bpfree.tuning.progress import Silence
 from bpfree.tuning.records import Execution, Experiment, Trial, write_atomic
 
 _PAUSE = 0.3  # seconds between two lots of events
+_PULSE = 5.0  # seconds between two signs of life
 
 Files = dict[str, bytes]
 """Contents by path, relative to a project, a trial or an execution."""
@@ -81,7 +83,7 @@ def pack(trials: Iterable[Trial], regime: Regime) -> Files:
 
 
 def work(plan: Plan, points: Points, files: Files, data: Dataset) -> Iterator[list[Event]]:
-    """Trains some trials of the plan, and gives what happened, now and then.
+    """Trains some trials of the plan, and gives what happened, now and then; nothing is a sign of life.
 
     Args:
         plan: the search's.
@@ -101,12 +103,14 @@ def work(plan: Plan, points: Points, files: Files, data: Dataset) -> Iterator[li
             write_atomic(project / name, content)
         training = thread.submit(_train, plan, points, data, project, box.put)
         outcomes = _Outcomes(Experiment(project), points, plan.regime)
-        over = False
+        over, told = False, time.monotonic()
         while not over:
             over = not wait([training], _PAUSE).not_done
             # An execution's epochs were put into the box before it ended.
             new = [*outcomes.new()]
-            if events := [*_taken(box), *new]:
+            events = [*_taken(box), *new]
+            if events or time.monotonic() > told + _PULSE:
+                told = time.monotonic()
                 yield events
         training.result()
 
@@ -190,8 +194,9 @@ class _Outcomes:
         """Those since the last call; logs first, which nobody sends of what is finished."""
         found = [*self._found()]
         if any(event[0] == "execution" for event in found):
+            # Those of executions, in folders: what says something of the whole search is not for one worker.
             logs = _contents(self.experiment.path / "log")
-            yield "logs", {f"log/{name}": content for name, content in logs.items()}
+            yield "logs", {f"log/{name}": logs[name] for name in logs if "/" in name}
         yield from found
 
     def _found(self) -> Iterator[Event]:

@@ -78,9 +78,10 @@ class Log:
 
         It shows a value outside of its domain nowhere, and a domain may grow during a search.
         """
-        if not self._metrics:
+        first = not self._metrics
+        if first:
             self._remember()
-        if self._include(values, metrics):
+        if self._include(values, metrics) or first:  # what is on record may not have been declared
             content = hparams.experiment(self._domains, self._metrics)
             # One file, replaced as a whole: TensorBoard heeds the first declaration that it finds.
             file = self.path / "events.out.tfevents.0000000000.experiment"

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 
 import keras
 import pytest
@@ -9,11 +10,12 @@ from measured import MEASURED
 
 import bpfree
 from bpfree.errors import UserError
-from bpfree.tuning import GridSearch, remote, space
-from bpfree.tuning.execution import ended
+from bpfree.tuning import GridSearch, crew, remote, space
+from bpfree.tuning.execution import Regime, ended
 from bpfree.tuning.hypermodel import HyperModel
 from bpfree.tuning.populations import groups
 from bpfree.tuning.progress import Silence
+from bpfree.tuning.records import Experiment
 
 EPOCHS, EXECUTIONS = 2, 2
 ON_JAX = keras.backend.backend() == "jax"
@@ -145,8 +147,6 @@ def test_a_lost_worker_loses_no_finished_execution(data, alone, tmp_path):
 
 
 def test_epochs_are_on_record_while_they_are_trained_and_repeated(tmp_path):
-    from bpfree.tuning.records import Experiment
-
     told = []
 
     class Told(Silence):
@@ -168,8 +168,6 @@ def test_epochs_are_on_record_while_they_are_trained_and_repeated(tmp_path):
 
 
 def test_a_result_is_written_last_and_leftovers_go(tmp_path, monkeypatch):
-    from bpfree.tuning.records import Experiment
-
     trial = Experiment(tmp_path).trial(0, {"lr": 1.0})
     execution, later = trial.execution(0), trial.execution(1)
     for kept in (execution, later):
@@ -199,6 +197,56 @@ def test_other_versions_over_there_are_refused(data, monkeypatch):
         next(remote.work(plan, {}, {}, data))
 
 
+def test_a_worker_in_a_long_epoch_gives_signs_of_life(data, monkeypatch):
+    monkeypatch.setattr(remote, "_PULSE", 0.0)
+    over = threading.Event()
+    monkeypatch.setattr(remote, "_train", lambda *args: over.wait(60))
+    lots = remote.work(remote.Plan({}, None, logs, int, remote.versions()), {}, {}, data)
+    assert next(lots) == next(lots) == []
+    over.set()
+    assert not any(lots)
+
+
+def test_what_a_log_says_of_the_whole_search_is_not_sent(tmp_path):
+    points = {0: {"lr": 1.0}}
+    outcomes = remote._Outcomes(Experiment(tmp_path), points, Regime(1, None))
+    Experiment(tmp_path).trial(0, points[0]).execution(0).finish({"epochs": 1})
+    for name in ("log/all", "log/0000/execution-0/its"):
+        remote.write_atomic(tmp_path / name, b"x")
+    (_, sent), *_ = outcomes.new()
+    assert sent == {"log/0000/execution-0/its": b"x"}
+
+
+def test_a_silence_begins_with_a_sign_of_life_and_ends_once():
+    unit = crew._Unit({})
+    assert not unit.silent(1e9)  # it waits for a processor
+    unit.silence = 0.0
+    assert [unit.silent(crew._PATIENCE), unit.silent(1.0), unit.silent(1e9)] == [False, True, False]
+
+
+def test_a_trial_in_which_workers_die_fails_and_the_next_is_next(tmp_path):
+    trials = [Experiment(tmp_path).trial(index, {"lr": float(index)}) for index in range(2)]
+    regime, unit = Regime(1, None), crew._Unit({})
+    unit.ledger = remote.Ledger(trials, Silence())
+    assert [unit.died(Silence(), regime) for _ in range(3)] == [[], [], [trials[0]]]
+    assert trials[0].state == "failed" and unit.left(regime) == [trials[1]]
+    trials[1].complete(0.5, [0.5])
+    assert unit.died(Silence(), regime) == []  # it had told all
+
+
+def test_what_workers_tell_is_passed_on_and_no_note_twice(tmp_path):
+    shown, heard, trial = [], [], Experiment(tmp_path).trial(0, {})
+
+    class Shown(Silence):
+        note = staticmethod(shown.append)
+
+    told = crew._Told(Shown(), lambda trial, row: heard.append(row))
+    ledger = remote.Ledger([trial], told)
+    ledger.take([("note", "slow"), ("began", trial.id, None), ("note", "slow")])
+    ledger.take([("row", trial.id, 0, {"epoch": 1, "loss": 0.5})])
+    assert shown == ["slow"] and heard == [{}, {"epoch": 1, "loss": 0.5}]
+
+
 @pytest.mark.skipif(not ON_JAX, reason="populations need JAX")
 def test_trials_that_cannot_train_together_are_apart(data, tmp_path):
     workers = Here()
@@ -207,8 +255,6 @@ def test_trials_that_cannot_train_together_are_apart(data, tmp_path):
 
 
 def test_the_first_of_equals_keeps_its_weights(tmp_path):
-    from bpfree.tuning.records import Experiment
-
     tuner = GridSearch(_built, directory=tmp_path, project_name="p", verbose=0)
     tuner._best = {}
     trials = [Experiment(tmp_path / "p").trial(index, {"lr": float(index)}) for index in range(3)]

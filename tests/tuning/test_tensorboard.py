@@ -280,6 +280,11 @@ def test_a_value_that_was_not_in_the_space_is_declared_when_it_is_met(tmp_path):
     tags = {info.name.tag for info in experiment.metric_infos}
     assert {"reg", "error", "val_error"} <= tags  # of the earlier process's trials, too
     assert len(groups) == 3
+    begun = tuner.experiment.trial(3, {**values, "lr": 3.0})
+    begun.begin()  # by a process that was killed before it declared anything
+    Log(tuner, data).declare(begun.hyperparameters, {"loss": 1.0})
+    (lr,) = [info for info in dashboard(log.path)[0].hparam_infos if info.name == "lr"]
+    assert list(lr.domain_discrete) == [*RATES, 3.0]
 
 
 @pytest.mark.once
