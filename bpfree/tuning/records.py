@@ -327,7 +327,7 @@ class Experiment:
 
     def _sweep(self) -> None:
         """Removes what a killed process left half-written; safe under the lock alone."""
-        for pattern in (".*.tmp", "trials/*/.*.tmp", "trials/*/*/.*.tmp"):
+        for pattern in (".*.tmp", "log/.*.tmp", "trials/*/.*.tmp", "trials/*/*/.*.tmp"):
             for leftover in self.path.glob(pattern):
                 leftover.unlink(missing_ok=True)
 

@@ -367,8 +367,10 @@ def test_one_process_at_a_time(experiment):
 def test_the_lock_removes_what_a_killed_process_left_half_written(experiment):
     fill(experiment.trial(0, {}).execution(0), 1)
     kept = files(experiment.path)
+    (experiment.path / "log").mkdir()
     for folder in (
         experiment.path,
+        experiment.path / "log",
         *experiment.path.glob("trials/*"),
         *experiment.path.glob("*/*/*"),
     ):
