@@ -66,6 +66,7 @@ def test_blocks_are_the_unit_that_papers_cut_at(arch, blocks, last):
     assert made.hidden_shapes[-1][-1] == last
 
 
+@pytest.mark.once
 def test_resnet18_has_the_strides_of_its_stages():
     shapes = architectures.get("resnet18:width=0.05", (32, 32, 1), 10).hidden_shapes
     assert [shape[1] for shape in shapes] == [32, 32, 32, 16, 16, 8, 8, 4, 4]
@@ -93,6 +94,7 @@ def test_gradients_do_not_leak_between_blocks(kind):
     assert found["ll"] == 0 and found["bp"] > 1e-7
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", [pytest.param("resnet18", marks=slow), "vit"])
 def test_saved_and_loaded(kind, tmp_path):
     made, x = network(kind, dropout=0.1, batch_norm=True)

@@ -119,6 +119,7 @@ def test_a_second_fit_begins_with_the_first_block_again():
         assert learner.stage is None
 
 
+@pytest.mark.once
 def test_saved_and_loaded(tmp_path):
     learner = sequential("lw", epochs_per_block=2)
     learner.fit(*toy.batch()[:2], epochs=5, verbose=0)

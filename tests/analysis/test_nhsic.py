@@ -147,7 +147,7 @@ def activations(learner, x):
     return {"block_1": h, "block_2": np.tanh(h @ second + second_bias)}
 
 
-@pytest.mark.parametrize("examples", [40, 300])
+@pytest.mark.parametrize("examples", [pytest.param(40, marks=pytest.mark.once), 300])
 def test_columns_are_means_over_whole_batches(examples):
     x, y, _ = toy.batch(examples)
     learner = toy.learner("dfa")
@@ -199,7 +199,7 @@ def test_rules_have_the_columns(rule):
     assert np.isfinite(list(found.values())).all()
 
 
-@pytest.mark.parametrize("rule", ["bp", "dfa"])
+@pytest.mark.parametrize("rule", [pytest.param("bp", marks=pytest.mark.once), "dfa"])
 def test_looking_changes_nothing_and_sees_every_epoch(rule):
     x, y, _ = toy.batch(40)
     plain, looked_at = (toy.learner(rule, dropout=0.4, batch_norm=True) for _ in range(2))

@@ -138,7 +138,7 @@ def fit(rule, batch, callbacks):
     return learner, history.history
 
 
-@pytest.mark.parametrize("rule", ["bp", "dfa"])
+@pytest.mark.parametrize("rule", [pytest.param("bp", marks=pytest.mark.once), "dfa"])
 def test_trackers_change_nothing_and_log_every_epoch(rule, batch):
     plain, expected = fit(rule, batch, [])
     looked_at, found = fit(rule, batch, [trackers.get(name, *batch) for name in NAMES])

@@ -188,6 +188,7 @@ def test_train_refuses_another_configuration(trained, change, named, capsys):
     assert contents(folder) == before
 
 
+@pytest.mark.once
 def test_train_reset_begins_anew(trained):
     folder, arguments = trained
     (trial,) = (folder / "trials").glob("*/trial.json")

@@ -295,6 +295,7 @@ class FailsLate(keras.callbacks.Callback):
             raise RuntimeError("nothing to see")
 
 
+@pytest.mark.slow
 @on_jax
 def test_an_error_of_one_member_leaves_the_best_of_another(data, places, tmp_path, monkeypatch):
     """It fails alone; the other's first epoch is the best, as the largest loss is wanted here."""

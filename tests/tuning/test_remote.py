@@ -133,6 +133,7 @@ def test_the_files_are_those_of_one_process(data, alone, tmp_path):
     assert workers.units == ([[0, 1, 2]] if ON_JAX else [[0], [1], [2]])
 
 
+@pytest.mark.once
 def test_a_lost_worker_loses_no_finished_execution(data, alone, tmp_path):
     workers = Here(lost=True)
     search(tmp_path / "p", data, workers)
