@@ -327,9 +327,8 @@ class Experiment:
 
     def _sweep(self) -> None:
         """Removes what a killed process left half-written; safe under the lock alone."""
-        for pattern in (".*.tmp", "log/.*.tmp", "trials/*/.*.tmp", "trials/*/*/.*.tmp"):
-            for leftover in self.path.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     @property
     def _file(self) -> Path:

@@ -366,14 +366,9 @@ def test_one_process_at_a_time(experiment):
 
 def test_the_lock_removes_what_a_killed_process_left_half_written(experiment):
     fill(experiment.trial(0, {}).execution(0), 1)
+    (experiment.path / "log" / "0000" / "execution-0").mkdir(parents=True)
     kept = files(experiment.path)
-    (experiment.path / "log").mkdir()
-    for folder in (
-        experiment.path,
-        experiment.path / "log",
-        *experiment.path.glob("trials/*"),
-        *experiment.path.glob("*/*/*"),
-    ):
+    for folder in (experiment.path, *filter(Path.is_dir, [*experiment.path.rglob("*")])):
         (folder / ".checkpoint.12345678.tmp").touch()
     with experiment.lock():
         assert set(files(experiment.path)) == {*kept, Path("lock")}
