@@ -32,7 +32,7 @@ COSTS = {
 
 def mean(values: pd.Series, unit: float) -> str:
     """The mean, or that there was no meter."""
-    return f"{(values * unit).mean():.3g}" if values.notna().all() else "not measured"
+    return f"{(values * unit).mean():.4g}" if values.notna().all() else "not measured"
 
 
 def main() -> None:
