@@ -54,6 +54,7 @@ def test_python_blocks_run(document, tmp_path):
     run([sys.executable, "-c", code], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rule_in_a_file_of_one_s_own_is_swept(tmp_path):
     """The command of docs/EXTENDING.md with its plugin, on a small grid."""
     (plugin,) = [b for b in blocks("docs/EXTENDING.md", "python") if "class TernaryDFA" in b]

@@ -151,6 +151,7 @@ def trained(tmp_path_factory):
     return folder, arguments
 
 
+@pytest.mark.once
 def test_train_writes_history_test_model_and_picture(trained):
     folder, _ = trained
     history = pd.read_csv(folder / "history.csv")

@@ -169,6 +169,7 @@ def test_interrupted_between_history_and_snapshot(rich, undisturbed, tmp_path, m
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
+@pytest.mark.slow
 def test_interrupted_every_epoch_and_resumed_by_fresh_models(rich, undisturbed, tmp_path):
     folder = tmp_path / "execution-0"
     for epoch in (1, 2):
@@ -188,6 +189,7 @@ def test_lost_history_starts_over(rich, undisturbed, tmp_path):
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_augmentation_resumes(data, tmp_path):
     setup = Setup(data, {"lr": [0.01]}, epochs=2, augment=("translation", "brightness"))

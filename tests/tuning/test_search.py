@@ -212,6 +212,7 @@ def moody(hp):
     return compiled(lr=float("nan") if kind == "explodes" else 0.01)
 
 
+@pytest.mark.once
 def test_failures_are_recorded_and_the_others_complete(data, tmp_path):
     made = tuner(moody, tmp_path, executions_per_trial=1)
     made.search(data, epochs=EPOCHS)
@@ -227,6 +228,7 @@ def test_failures_are_recorded_and_the_others_complete(data, tmp_path):
     assert made.get_best_hyperparameters()[0]["kind"] in ("good", "fine")
 
 
+@pytest.mark.once
 def test_an_objective_that_is_not_logged_is_one_sentence(data, tmp_path):
     """It names what there is, whether the search raises it or records it as the failure."""
     made = tuner(Build([0.01]), tmp_path, objective="val_acuracy", executions_per_trial=1)
