@@ -244,6 +244,21 @@ def test_killed_and_resumed_equals_undisturbed(
 
 
 @on_jax
+def test_a_death_long_before_leaves_all_together(data, undisturbed, groups, tmp_path, monkeypatch):
+    """Killed before most trials had an epoch, and again after all had some: nothing points to a trial."""
+    project = tmp_path / "killed"
+    for call in (1, 6):
+        with monkeypatch.context() as patched:
+            killing(patched, "epoch_ended", call)
+            patched.setattr(together._Pace, "due", lambda self: True)
+            with pytest.raises(Interrupted):
+                search(project, data, RESUMED, 4, "auto")
+    search(project, data, RESUMED, 4, "auto")
+    assert groups[-3:] == [4, 4, 4]
+    assert_same(project, undisturbed.experiment.path, tolerance=0)
+
+
+@on_jax
 def test_what_diverges_fails_and_what_stalls_stops(data, groups, places, tmp_path):
     """One rate explodes, one learns nothing and is stopped, one goes on to the end."""
     given = {"activation": ["linear"], "lr": [1e-12, 0.05, 1e30]}
