@@ -259,6 +259,24 @@ def test_a_death_long_before_leaves_all_together(data, undisturbed, groups, tmp_
 
 
 @on_jax
+def test_what_a_process_died_of_twice_is_trained_alone(
+    data, undisturbed, groups, tmp_path, monkeypatch
+):
+    project = tmp_path / "killed"
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            killing(patched, "begin", 1)
+            with pytest.raises(Interrupted):
+                search(project, data, RESUMED, 4, "auto")
+    before = len(groups)
+    search(project, data, RESUMED, 4, "auto")
+    assert before == 2 and len(groups) == before
+    for path in project.glob("trials/*/*/history.csv"):
+        expected = table(undisturbed.experiment.path / path.relative_to(project))[1]
+        np.testing.assert_allclose(table(path)[1], expected, 1e-5, 1e-6)
+
+
+@on_jax
 def test_what_diverges_fails_and_what_stalls_stops(data, groups, places, tmp_path):
     """One rate explodes, one learns nothing and is stopped, one goes on to the end."""
     given = {"activation": ["linear"], "lr": [1e-12, 0.05, 1e30]}
