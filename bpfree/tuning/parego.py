@@ -33,7 +33,8 @@ def scored(
         seed: of the search, ≥ 0.
         number: of the proposal, ≥ 0; with the seed it decides the weights.
 
-    Source: Knowles 2006, IEEE Transactions on Evolutionary Computation 10(1); the paper draws from weights
+    Source: Knowles 2006, IEEE Transactions on Evolutionary Computation 10(1),
+    https://doi.org/10.1109/TEVC.2005.851274; the paper draws from weights
     that are evenly spaced, and has a model and an acquisition of its own.
     """
     completed = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
@@ -65,7 +66,7 @@ def chebyshev(costs: np.ndarray, weights: np.ndarray) -> np.ndarray:
         costs: a row per trial, a column per objective; in [0, 1], to be minimised.
         weights: one per objective, ≥ 0, 1 in all.
 
-    Source: Knowles 2006, eq. 2.
+    Source: Knowles 2006, the scalarising function of ParEGO.
     """
     weighted = weights * costs
     return weighted.max(axis=1) + RHO * weighted.sum(axis=1)
