@@ -1,13 +1,13 @@
 """CIFAR-10 with a VGG8B whose blocks learn from local losses, against backpropagation.
 
     python experiments/cifar10.py runs/cifar10 --data_dir <prepared TensorFlow Datasets>
-    python experiments/cifar10.py runs/small --arch vgg8b:width=0.25,hidden=256 --examples_frac 0.1 \\
-        --num_epochs 20 --data_dir …
+    python experiments/cifar10.py runs/small --arch vgg8b:width=0.25,hidden=256,bn_momentum=0.9 \\
+        --examples_frac 0.1 --num_epochs 20 --executions_per_trial 3 --use_xla=false --data_dir …
 
 The recipe of Nøkland & Eidnes 2019: Adam at 5e-4, divided by 10 after half and three quarters of the
-epochs, batch 128, dropout 0.2, batch normalisation, flips and crops; the epoch with the least
-validation error (a tenth of the training images) is tested. Resumes where it was if run again; flags
-that are not named below go on to tune.py.
+epochs, batch 128, dropout 0.2, batch normalisation (with the momentum that PyTorch calls 0.1), flips
+and crops; the epoch with the least validation error (a tenth of the training images) is tested. Resumes
+where it was if run again; flags that are not named below go on to tune.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     """Trains every rule with the recipe; the leaderboard of train.bash is the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--arch", default="vgg8b")
+    parser.add_argument("--arch", default="vgg8b:bn_momentum=0.9")
     parser.add_argument("--num_epochs", type=int, default=400)
     parser.add_argument("--rule", action="append", help="repeatable [bp and both losses of lw]")
     options, common = parser.parse_known_args()

@@ -72,6 +72,25 @@ def test_resnet18_has_the_strides_of_its_stages():
     assert [shape[1] for shape in shapes] == [32, 32, 32, 16, 16, 8, 8, 4, 4]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(("options", "kept"), [("", 0.99), (",bn_momentum=0.9", 0.9)])
+@pytest.mark.parametrize("arch", ["vgg6b:width=0.03,hidden=20", "resnet18:width=0.02"])
+def test_moving_means_keep_so_much_of_their_last_value(arch, options, kept):
+    made = architectures.get(arch + options, (16, 16, 1), 10, batch_norm=True, seed=0)
+    convolution, norm = made.blocks[0].layers[:2]
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype("float32")
+    norm.moving_mean.assign(norm.moving_mean + 1)
+    made.blocks[0](x, training=True)
+    expected = kept + (1 - kept) * np.mean(convolution(x), axis=(0, 1, 2))
+    np.testing.assert_allclose(norm.moving_mean, expected, rtol=1e-5)
+
+
+@pytest.mark.once
+def test_a_momentum_of_one_would_never_move():
+    with pytest.raises(UserError, match="between 0 and 1, received 1.5"):
+        architectures.get("vgg6b:bn_momentum=1.5", (16, 16, 1), 10)
+
+
 @pytest.mark.parametrize(
     "kind", ["resnet18", *(pytest.param(k, marks=slow) for k in ("cnn", "vgg", "vit", "resnet50"))]
 )

@@ -39,6 +39,7 @@ class Parts:
     Attributes:
         activation: `tanh relu swish lrelu sigmoid elu step linear`; `lrelu` is Keras's, of slope 0.2.
         batch_norm: whether pre-activations are normalised (Ioffe & Szegedy 2015).
+        bn_momentum: of BN's moving mean and variance, in (0, 1): the weight of their last value.
         dropout: rate in [0, 1).
         use_bias: whether layers have one.
         fw_init: `orthogonal` (gain 1), `lecun glorot he` (normal), `zeros`, or `aligned` (perceptrons
@@ -54,6 +55,7 @@ class Parts:
 
     activation: str = "tanh"
     batch_norm: bool = False
+    bn_momentum: float = 0.99
     dropout: float = 0.0
     use_bias: bool = True
     fw_init: str = "orthogonal"
@@ -64,6 +66,11 @@ class Parts:
         _check("activation", self.activation, ACTIVATIONS)
         _check("forward initialiser", self.fw_init, FORWARD_INITIALIZERS)
         _check("problem type", self.problem_type, ("classification", "reconstruction"))
+        if not 0 < self.bn_momentum < 1:
+            raise UserError(
+                f"bn_momentum must lie between 0 and 1, received {self.bn_momentum:g}: Keras's default "
+                "is 0.99, PyTorch's 0.9 (which it calls 0.1)."
+            )
         if self.seed is None:
             object.__setattr__(self, "seed", fresh())
 
@@ -88,7 +95,8 @@ class Parts:
 
     def norm(self) -> list[keras.layers.Layer]:
         """Batch normalisation, where asked for."""
-        return [keras.layers.BatchNormalization()] if self.batch_norm else []
+        norm = keras.layers.BatchNormalization
+        return [norm(momentum=self.bn_momentum)] if self.batch_norm else []
 
     def activate(self) -> keras.layers.Layer:
         """The activation, as a layer."""

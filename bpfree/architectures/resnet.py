@@ -16,9 +16,9 @@ STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4,
 CHANNELS = (64, 128, 256, 512)
 BOTTLENECK = {"resnet50"}
 OPTIONS = {
-    "resnet18": {"width": 1.0, "blocks": 9},
-    "resnet34": {"width": 1.0},
-    "resnet50": {"width": 1.0},
+    "resnet18": {"width": 1.0, "bn_momentum": 0.99, "blocks": 9},
+    "resnet34": {"width": 1.0, "bn_momentum": 0.99},
+    "resnet50": {"width": 1.0, "bn_momentum": 0.99},
 }
 
 
@@ -31,9 +31,10 @@ def resnet(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> B
     four times the channels.
 
     Args:
-        arch: `resnet18 resnet34 resnet50`, with `:width=0.25` (times the channels); `resnet18` also with
-            `blocks`: 8 joins the stem to the first residual block, 16 cuts after every convolution but
-            the first and so leaves all skips out, as published for forward gradients.
+        arch: `resnet18 resnet34 resnet50`, with `:width=0.25` (times the channels) and
+            `bn_momentum=0.9`; `resnet18` also with `blocks`: 8 joins the stem to the first residual
+            block, 16 cuts after every convolution but the first and so leaves all skips out, as
+            published for forward gradients.
         input_shape: of an image, (height, width, channels), at least 8 pixels each way.
         outputs: D, the number of outputs.
         **settings: see `Parts`.
@@ -52,7 +53,7 @@ def resnet(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> B
             f"resnet18 has 8, 9 or 16 blocks, received {cuts}: write e.g. resnet18:blocks=8."
         )
     images(arch, input_shape, 8)
-    parts = Parts(**settings)
+    parts = Parts(bn_momentum=chosen["bn_momentum"], **settings)
     parts.not_aligned(arch)
     if cuts == 16:
         head = _head(parts, outputs, 16)

@@ -19,7 +19,7 @@ STAGES: dict[str, str] = {
     "vgg16": "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
 }
 """Channels of each convolution, and where a 2×2 max pool stands."""
-OPTIONS = {"width": 1.0, "hidden": 1024}
+OPTIONS = {"width": 1.0, "hidden": 1024, "bn_momentum": 0.99}
 
 
 def vgg(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> BlockNetwork:
@@ -29,8 +29,8 @@ def vgg(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     pooled, as published.
 
     Args:
-        arch: `vgg6b vgg8b vgg11b vgg11 vgg13 vgg16`, with `:width=0.25` (times the channels) and
-            `hidden=1024` (units of the dense block, times the width too).
+        arch: `vgg6b vgg8b vgg11b vgg11 vgg13 vgg16`, with `:width=0.25` (times the channels),
+            `hidden=1024` (units of the dense block, times the width too) and `bn_momentum=0.9`.
         input_shape: of an image, (height, width, channels).
         outputs: D, the number of outputs.
         **settings: see `Parts`.
@@ -44,7 +44,7 @@ def vgg(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     chosen = options(arch, OPTIONS)
     stages = STAGES[arch.partition(":")[0]].split()
     images(arch, input_shape, 2 ** stages.count(POOL))
-    parts = Parts(**settings)
+    parts = Parts(bn_momentum=chosen["bn_momentum"], **settings)
     parts.not_aligned(arch)
 
     def scaled(size: int) -> int:
