@@ -13,18 +13,12 @@ import pandas as pd
 
 from bpfree.errors import UserError
 from bpfree.tuning.failures import reason
+from bpfree.tuning.objective import COSTS
 from bpfree.tuning.records import Execution, Experiment, Trial
 
 _PLACE = ("project", "trial", "index", "execution")
 _OUTCOME = ("seed", "score", "trial_score", "epochs", "best_epoch")
-_COSTS = (
-    "seconds",
-    "train_flops",
-    "energy",
-    "idle_power",
-    "peak_host_memory",
-    "peak_device_memory",
-)
+_COSTS = (*COSTS, "idle_power")
 _TAKEN = {*_PLACE, *_OUTCOME, *_COSTS, "state", "finished", "failure", "epoch"}
 _WHOLE = ("execution", "seed", "best_epoch")  # numbers that may be missing and stay whole
 
@@ -34,8 +28,8 @@ def results(directory: str | os.PathLike) -> pd.DataFrame:
 
     Columns: `project, trial, index, execution, state` (of the trial), `finished`; one per
     hyperparameter and per fixed scalar setting; `seed, score, trial_score, epochs, best_epoch`; the
-    costs `seconds, train_flops, energy` (joules), `idle_power` (watts), `peak_host_memory,
-    peak_device_memory` (bytes), see `bpfree.costs`; the metrics at the best epoch; `test_*` where the
+    costs `seconds, train_flops, energy` (joules), `peak_host_memory, peak_device_memory` (bytes) and
+    `idle_power` (watts), see `bpfree.costs`; the metrics at the best epoch; `test_*` where the
     test set was used; `failure`, the last line of the trial's traceback. What an unfinished execution
     does not have yet, or what was not measured, is missing (NaN). A trial that failed before its first
     epoch has one row without an `execution`.
