@@ -64,11 +64,9 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
     if rates:
         choices = {**choices, "lr": tuple(dict.fromkeys(rates.values()))}
     data = load_data(settings)
-    return (
-        data,
-        hypermodel(settings, data, choices, rates),
-        configuration(settings, choices, rates),
-    )
+    learners = hypermodel(settings, data, choices, rates)
+    learners.try_out()
+    return data, learners, configuration(settings, choices, rates)
 
 
 def choose_device(device: str | None) -> None:

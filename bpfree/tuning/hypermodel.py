@@ -19,7 +19,7 @@ from bpfree.layers.activations import ACTIVATIONS
 from bpfree.layers.projection import check_initializer
 from bpfree.learner import Learner
 from bpfree.metrics import metrics
-from bpfree.tuning import optimizers
+from bpfree.tuning import grid, optimizers
 
 _RANGES = {
     "lr": (sys.float_info.min, math.inf, "positive"),
@@ -140,6 +140,25 @@ class HyperModel(keras_tuner.HyperModel):
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)
+
+    def try_out(self) -> None:
+        """Builds a learner; if its network and rule cannot work with these data, of the next ones.
+
+        Raises:
+            UserError: if none can: the first one's.
+        """
+        hp, tried, errors = keras_tuner.HyperParameters(), set(), []
+        self.declare_hyperparameters(hp)
+        for values in filter(self.admissible, grid.points(hp.space)):
+            pair = values["arch"], values["algorithm"]
+            if pair not in tried:
+                tried.add(pair)
+                hp.values = dict(values)
+                try:
+                    return self.build(hp).build((None, *self.input_shape))
+                except UserError as error:
+                    errors.append(error)
+        raise errors[0]
 
     def _network(self, values, rule):
         return architectures.get(

@@ -166,11 +166,27 @@ def sweep(problem_type, given, objective="loss"):
 SMALL = {"arch": ["20"], "activation": ["tanh"], "batch_norm": [False]}
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("architectures", [["20", "tower:99-5"], ["tower:99-5", "20"]])
+def test_one_network_that_can_be_built_is_enough(architectures):
+    given = {**SMALL, "arch": architectures, "algorithm": ["bp", "dfa"]}
+    HyperModel((8, 8, 1), 10, space.choices(given, "classification", "loss"), 2, 100).try_out()
+
+
+@pytest.mark.once
+def test_where_no_network_can_be_built_the_first_reason_is_told():
+    given = {**SMALL, "arch": ["tower:99-5", "CONV_4_3_1_1_FC_7"], "algorithm": ["bp", "dfa"]}
+    model = HyperModel((8, 8, 1), 10, space.choices(given, "classification", "loss"), 2, 100)
+    with pytest.raises(UserError, match="tower:99-5"):
+        model.try_out()
+
+
 def test_reconstruction_leaves_out_rules_that_need_labels():
     found = {point["algorithm"] for point in sweep("reconstruction", SMALL)}
     assert found == {"bp", "dfa", "mse"}
 
 
+@pytest.mark.once
 def test_default_sweep_has_as_many_points_as_counted_by_hand():
     """bp has no feedback, three rules have 2 initialisers of it; 4 learning rates."""
     found = sweep("classification", SMALL)
