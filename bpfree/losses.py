@@ -9,7 +9,15 @@ import keras
 
 from bpfree.errors import UserError
 
-_NEED_PROBABILITIES = ("KLDivergence", "Poisson", "Dice", "Tversky")
+_NEEDS = {
+    **dict.fromkeys(
+        ("CategoricalGeneralizedCrossEntropy", "KLDivergence", "Poisson", "Dice", "Tversky"),
+        "probabilities",
+    ),
+    "Circle": "embeddings",
+    "CTC": "sequences",
+}
+"""What Keras's other losses need, by name."""
 
 
 @keras.saving.register_keras_serializable("bpfree")
@@ -26,7 +34,13 @@ class FunctionLoss(keras.losses.Loss):
         self.function = function
 
     def call(self, y_true, y_pred):
-        return self.function(y_true, y_pred)
+        losses = self.function(y_true, y_pred)
+        if len(losses.shape) == 0:
+            raise UserError(
+                f"A loss must have one value per example, received a scalar from {self.name!r}: leave "
+                "out the sum or mean over the batch, e.g. by axis=-1."
+            )
+        return losses
 
     def get_config(self):
         function = keras.saving.serialize_keras_object(self.function)
@@ -43,11 +57,12 @@ def get(identifier: Any) -> keras.losses.Loss:
 
     Args:
         identifier: a Keras loss's name, its function, a Loss, its configuration, or an own function
-            of scores. A loss that would expect probabilities is made to take logits.
+            of scores, which returns one value per example. A loss that would expect probabilities is
+            made to take logits.
 
     Raises:
-        UserError: for an unknown name, a loss that needs probabilities and has no `from_logits`, one
-            that is not a batch mean, or several losses.
+        UserError: for an unknown name, a loss that needs something else than scores and has no
+            `from_logits`, one that is not a batch mean, or several losses.
     """
     loss = _resolve(identifier)
     if loss.reduction not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
@@ -55,11 +70,12 @@ def get(identifier: Any) -> keras.losses.Loss:
             f"A loss must be a mean over the batch, received {loss.name!r} with reduction="
             f"{loss.reduction!r}: use reduction='sum_over_batch_size'."
         )
-    if type(loss).__name__ in _NEED_PROBABILITIES:
-        raise UserError(
-            f"Networks put out scores (logits), and {type(loss).__name__} needs probabilities: "
-            "use a cross entropy, or a function of scores of your own."
-        )
+    for name in (base.__name__ for base in type(loss).__mro__):
+        if name in _NEEDS:
+            raise UserError(
+                f"Networks put out scores (logits), and {name} needs {_NEEDS[name]}: "
+                "use a cross entropy, or a function of scores of your own."
+            )
     if getattr(loss, "from_logits", None) is False:
         loss = type(loss).from_config({**loss.get_config(), "from_logits": True})
     return loss
@@ -68,7 +84,10 @@ def get(identifier: Any) -> keras.losses.Loss:
 def _resolve(identifier) -> keras.losses.Loss:
     if isinstance(identifier, keras.losses.Loss):
         return identifier
-    if identifier is None or isinstance(identifier, (list, tuple)):
+    several = isinstance(identifier, (list, tuple)) or (
+        isinstance(identifier, dict) and "class_name" not in identifier
+    )
+    if identifier is None or several:
         raise UserError(
             f"A learner is compiled with one loss, received {identifier!r}: "
             "name one, e.g. loss='sparse_categorical_crossentropy'."

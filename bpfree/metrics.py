@@ -1,9 +1,18 @@
-"""`error`: the metric that papers on learning rules report."""
+"""Metrics of scores: `error`, which papers on learning rules report, and Keras's made to take logits."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
+
+_CROSS_ENTROPIES = {
+    "binary_crossentropy": keras.metrics.BinaryCrossentropy,
+    "categorical_crossentropy": keras.metrics.CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": keras.metrics.SparseCategoricalCrossentropy,
+}
+_ACCURACIES = ("accuracy", "acc", "binary_accuracy")
 
 
 @keras.saving.register_keras_serializable("bpfree")
@@ -32,3 +41,23 @@ def metrics(problem_type: str) -> list:
         keras.metrics.MeanMetricWrapper(misclassified, name="error"),
         keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
     ]
+
+
+def of_scores(identifier: Any, outputs: int | None) -> Any:
+    """A metric as one of scores (logits), where its name, or a `from_logits` of its own, says how.
+
+    Args:
+        identifier: what Keras's compile takes in its list of metrics.
+        outputs: D, or None if unknown. A single output's class is its sign.
+
+    Returns:
+        The metric, or the identifier as it is: other metrics see scores and must be meant for them.
+    """
+    if isinstance(identifier, str):
+        if identifier in _CROSS_ENTROPIES:
+            return _CROSS_ENTROPIES[identifier](name=identifier, from_logits=True)
+        if outputs == 1 and identifier in _ACCURACIES:
+            return keras.metrics.BinaryAccuracy(identifier, threshold=0.0)
+    elif getattr(identifier, "from_logits", None) is False:
+        return type(identifier).from_config({**identifier.get_config(), "from_logits": True})
+    return identifier

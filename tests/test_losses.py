@@ -157,6 +157,14 @@ def test_an_own_function_survives_saving(tmp_path):
     assert loaded.evaluate(x, y, verbose=0) == learner.evaluate(x, y, verbose=0)
 
 
+def test_a_loss_that_has_summed_up_the_examples_is_refused():
+    """Its weights would be those of the batch, and its gradients as many times too large."""
+    x, y, _ = toy.batch()
+    learner = toy.learner("dfa", loss=lambda t, o: keras.ops.sum((t - o) ** 2))
+    with pytest.raises(UserError, match="one value per example, received a scalar"):
+        learner.gradients(x, y)
+
+
 @pytest.mark.parametrize(
     "identifier, message",
     [
@@ -165,11 +173,15 @@ def test_an_own_function_survives_saving(tmp_path):
         ("poisson", "Poisson needs probabilities"),
         (keras.losses.Dice(), "Dice needs probabilities"),
         (keras.losses.Tversky(), "Tversky needs probabilities"),
+        (type("Mine", (keras.losses.Poisson,), {})(), "Poisson needs probabilities"),
+        (keras.losses.CategoricalGeneralizedCrossEntropy(), "Entropy needs probabilities"),
+        ("circle", "Circle needs embeddings"),
         (keras.losses.MeanSquaredError(reduction="sum"), "reduction='sum': use"),
         (keras.losses.MeanSquaredError(reduction=None), "reduction='?[Nn]one'?: use"),
         ("categorical_crosentropy", "Unknown loss 'categorical_crosentropy'"),
         (None, "received None"),
         (["mse", "mse"], "with one loss"),
+        ({"a": "mse"}, "with one loss"),
     ],
 )
 def test_refusals(identifier, message):
