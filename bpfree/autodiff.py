@@ -75,7 +75,6 @@ def gradients_here(
     variables: Sequence[keras.Variable],
     state: Sequence[keras.Variable],
     scale: Tensor,
-    owner: keras.layers.Layer,
 ) -> tuple[Tensor, Any, list[Tensor]]:
     """∂ function() / ∂ variables, as a part of the computation that is going on.
 
@@ -85,14 +84,12 @@ def gradients_here(
         state: every other variable that the function reads or assigns; what it assigns to them stays.
         scale: the scalar is multiplied by it on the way, and the gradients divided, so that numbers in
             half precision are neither too small nor too large.
-        owner: where the value of activity regularisers is kept, whose gradient is among these on JAX;
-            on TensorFlow they are left to the surrounding tape.
 
     Returns:
         The scalar, the structure, and one gradient per variable, zeros where nothing depends on it.
     """
     take = _jax_gradients_here if BACKEND == "jax" else _tensorflow_gradients_here
-    scalar, structure, gradients = take(function, variables, state, scale, owner)
+    scalar, structure, gradients = take(function, variables, state, scale)
     return scalar, structure, [gradient / scale for gradient in gradients]
 
 
@@ -143,9 +140,14 @@ def forget_programs() -> None:
         jax.clear_caches()
 
 
-def isolated(variables: Sequence[keras.Variable]) -> keras.StatelessScope:
-    """A scope in which the variables keep their present values outside, whatever is assigned inside."""
-    return _scope((variable, variable.value) for variable in variables)
+def isolated(
+    variables: Sequence[keras.Variable], collect_losses: bool = False
+) -> keras.StatelessScope:
+    """A scope in which the variables keep their present values outside, whatever is assigned inside.
+
+    Its `losses` are what layers add to the loss inside, if they are to be collected.
+    """
+    return _scope(((variable, variable.value) for variable in variables), collect_losses)
 
 
 def replaced(values: Sequence[tuple[keras.Variable, Tensor]]) -> keras.StatelessScope:
@@ -162,7 +164,7 @@ def _scope(mapping, collect_losses: bool = False) -> keras.StatelessScope:
 def _jax_gradients(function, variables, state, jit_compile):
     def value(values, state_values, arguments):
         mapping = [*zip(variables, values, strict=True), *zip(state, state_values, strict=True)]
-        with _scope(mapping, collect_losses=True):
+        with _scope(mapping):
             return function(*arguments)
 
     compiled = jax.grad(value)
@@ -177,12 +179,12 @@ def _jax_gradients(function, variables, state, jit_compile):
     return call
 
 
-def _jax_gradients_here(function, variables, state, scale, owner):
+def _jax_gradients_here(function, variables, state, scale):
     here = [jax.lax.stop_gradient(variable.value) for variable in state]
 
     def value(values):
         mapping = [*zip(variables, values, strict=True), *zip(state, here, strict=True)]
-        with _scope(mapping, collect_losses=True) as scope:
+        with _scope(mapping) as scope:
             before = [scope.get_current_value(variable) for variable in state]
             scalar, structure = function()
         # Only what the function assigned: handing the rest back would stop gradients outside.
@@ -190,19 +192,17 @@ def _jax_gradients_here(function, variables, state, scale, owner):
             None if (new := scope.get_current_value(variable)) is old else new
             for variable, old in zip(state, before, strict=True)
         ]
-        return scale * (scalar + sum(scope.losses)), (scalar, structure, scope.losses, after)
+        return scale * scalar, (scalar, structure, after)
 
     values = [jax.lax.stop_gradient(variable.value) for variable in variables]
-    gradients, (scalar, structure, losses, after) = jax.grad(value, has_aux=True)(values)
-    for loss in losses:
-        owner.add_loss(jax.lax.stop_gradient(loss))
+    gradients, (scalar, structure, after) = jax.grad(value, has_aux=True)(values)
     for variable, new in zip(state, after, strict=True):
         if new is not None:
             variable.assign(new)
     return scalar, structure, gradients
 
 
-def _tensorflow_gradients_here(function, variables, state, scale, owner):
+def _tensorflow_gradients_here(function, variables, state, scale):
     values = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
         tape.watch(values)
@@ -219,7 +219,7 @@ def _tensorflow_gradients(function, variables, state, jit_compile):
             # Keras's regularisers look the variables themselves up in the scope, too.
             mapping = [(variable, variable.value) for variable in variables]
             mapping += zip(state, state_values, strict=True)
-            with _scope(mapping, collect_losses=True):
+            with _scope(mapping):
                 value = function(*arguments)
         return tape.gradient(
             value,

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from bpfree import autodiff, losses, rules
+from bpfree import added_losses, autodiff, losses, rules
 from bpfree import schedule as schedules
+from bpfree.errors import UserError
 from bpfree.gradients import GradientFunctions
+from bpfree.metrics import of_scores
 from bpfree.network import BlockNetwork
 from bpfree.precision import full
 from bpfree.rules.rule import zero
@@ -28,6 +30,8 @@ class Learner(keras.Model):
         sg(task) + (s − sg(s)),    s = Σ_l surrogate_l + head's surrogate + regularisers
 
     so the logged `loss` is the task loss, comparable between rules; regularisers are logged as `reg`.
+    What layers add to the loss (activity regularisers, `add_loss`) is among them, for every rule by a
+    forward pass of its own; gradients stop in it where the rule cuts.
     `compile`, `fit`, `evaluate`, `predict` and `save` are Keras's; `predict` returns scores (logits).
 
     Args:
@@ -97,7 +101,8 @@ class Learner(keras.Model):
                 initializer=keras.initializers.Constant(self.weight_decay),
                 trainable=False,
             )
-        if self._regularizer() is not None:
+        self._adds = self._layers_add_losses()
+        if self._adds or self._weight_regularizer() is not None:
             self.reg = keras.metrics.Mean("reg")
 
     def build_rule(self, rule: rules.Rule) -> None:
@@ -105,9 +110,17 @@ class Learner(keras.Model):
         if not rule.built:
             rule.build(self.network, self._shape, self.network.outputs)
 
-    def compile(self, optimizer="adam", loss=None, **kwargs) -> None:
-        """Keras's compile; the loss is made to take logits, see `bpfree.losses.get`."""
-        super().compile(optimizer=optimizer, loss=losses.get(loss), **kwargs)
+    def compile(
+        self, optimizer="adam", loss=None, metrics=None, weighted_metrics=None, **kwargs
+    ) -> None:
+        """Keras's compile; loss and metrics are made to take logits, see `bpfree.losses.get` and
+        `bpfree.metrics.of_scores`."""
+        outputs = self.network.outputs if self.network.built else None
+        both = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        for name, given in both.items():
+            if isinstance(given, (list, tuple)):
+                both[name] = [of_scores(metric, outputs) for metric in given]
+        super().compile(optimizer=optimizer, loss=losses.get(loss), **both, **kwargs)
         self._gradient_functions = GradientFunctions(self)
         self._train_functions = {}
         self.stage = None
@@ -198,12 +211,15 @@ class Learner(keras.Model):
         (x,) what is evaluated."""
         if not isinstance(inputs, (tuple, list)):
             return self.rule.predict(self.network, inputs)
+        regularizer = self._regularizer(self.rule, inputs[0], training)
+        logged = {} if regularizer is None else {"reg": regularizer}
         if not training:
             outputs, scores = self.rule.assess(self.network, inputs[0])
-            return {"outputs": outputs, "scores": scores}
+            return {"outputs": outputs, "scores": scores, **logged}
         surrogates, outputs = self._lesson(self.rule, *inputs)
         scores = self.rule.training_scores(self.network, inputs[0], outputs)
-        return {"outputs": outputs, "scores": scores, "surrogate": self._chosen(surrogates)}
+        surrogate = self._chosen(surrogates)
+        return {"outputs": outputs, "scores": scores, "surrogate": surrogate, **logged}
 
     def _chosen(self, surrogates):
         """The sum of the surrogates that are learned from at this stage."""
@@ -219,8 +235,8 @@ class Learner(keras.Model):
             batch: `(x, y)` or `(x, y, weights)`.
             training: False puts dropout and batch statistics into inference mode.
         """
+        regularizer = self._regularizer(rule, batch[0], training)
         surrogates, _ = self._lesson(rule, *batch, training=training)
-        regularizer = self._regularizer()
         total = self._chosen(surrogates) if rule is self.rule else sum(surrogates)
         return total + (0.0 if regularizer is None else regularizer)
 
@@ -228,15 +244,12 @@ class Learner(keras.Model):
         """The task loss; in training, its value with the surrogates' gradient."""
         lesson = y_pred if isinstance(y_pred, dict) else {"outputs": y_pred}
         task = self._task_loss(y, lesson["outputs"], sample_weight)
-        regularizer = self._regularizer()
-        if regularizer is not None and self.reg is not None:
+        regularizer = lesson.get("reg", 0.0)
+        if "reg" in lesson:
             self.reg.update_state(regularizer)
         if "surrogate" not in lesson:
             return task
-        surrogate = lesson["surrogate"]
-        if regularizer is not None:
-            surrogate = surrogate + regularizer
-        return _with_gradient_of(task, surrogate)
+        return _with_gradient_of(task, lesson["surrogate"] + regularizer)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         scores = y_pred["scores"] if isinstance(y_pred, dict) else y_pred
@@ -253,7 +266,18 @@ class Learner(keras.Model):
         )
         batch = Batch(x, y, weights, whole, training, stage, each)
         rule.before_step(self.network, batch)
-        return rule.lesson(self.network, batch)
+        surrogates, outputs = rule.lesson(self.network, batch)
+        self._check_surrogates(rule, surrogates)
+        return surrogates, outputs
+
+    def _check_surrogates(self, rule: rules.Rule, surrogates: Sequence) -> None:
+        blocks = len(self.network.blocks)
+        shapes = [tuple(getattr(surrogate, "shape", ())) for surrogate in surrogates]
+        if shapes != [()] * (blocks + 1):
+            raise UserError(
+                f"Rule {rule.name!r} must have one scalar for each of the {blocks} blocks (and the head), "
+                f"received shapes {shapes[:-1]}: average over batch and units, e.g. with trace.batch.mean."
+            )
 
     def _weights(self, weights):
         weights = ops.reshape(ops.cast(weights, "float32"), (-1,))
@@ -268,9 +292,35 @@ class Learner(keras.Model):
         losses = self.loss.call(y, ops.cast(outputs, "float32"))
         return ops.mean(ops.reshape(losses, (ops.shape(outputs)[0], -1)), axis=1)
 
-    def _regularizer(self):
+    def _regularizer(self, rule: rules.Rule, x, training: bool):
         """All regularisers' sum, or None where there are none."""
-        terms = [full(term) for term in self.losses]
+        of_weights = self._weight_regularizer()
+        if not self._adds:
+            return of_weights
+        modes = [training and self.stage in (None, i) for i in range(len(self.network.blocks) + 1)]
+        of_layers = added_losses.added(self.network, x, modes, rule.cut)
+        return of_layers if of_weights is None else of_weights + of_layers
+
+    def _layers_add_losses(self) -> bool:
+        """Whether layers add to the loss.
+
+        Raises:
+            UserError: if they do, and the rule gives the network more than its inputs.
+        """
+        shape = self._shape[1:]
+        given = self.rule.input_shape(shape, self.network.outputs)
+        adds = added_losses.adds(self.network, given)
+        if adds and given != shape:
+            raise UserError(
+                f"Layers of this network add to the loss, as activity regularisers do, and rule "
+                f"{self.rule.name!r} appends labels to the inputs: use another label embedding."
+            )
+        return adds
+
+    def _weight_regularizer(self):
+        """The sum of what regularises weights, or None."""
+        own = [(v, v.regularizer) for v in self.trainable_variables if v.regularizer is not None]
+        terms = [full(regularizer(variable)) for variable, regularizer in own]
         if self.weight_decay is not None:
             kernels = [v for v in self.trainable_variables if v.name == "kernel"]
             terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))

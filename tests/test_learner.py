@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import toy
+from keras import ops
 from oracles import ORACLES
 from oracles.mlp import Problem
 
@@ -69,15 +70,98 @@ def test_reg_does_not_linger_in_evaluation_after_training(regularized):
     assert found == pytest.approx(reg, rel=1e-5)
 
 
-def test_a_regulariser_that_shows_only_in_training_is_followed():
-    """Before the first call Keras does not tell of it, so it is not logged."""
+class AddsToTheLoss(keras.layers.Layer):
+    """0.3/N Σ h², as an activity regulariser would."""
+
+    def call(self, h):
+        self.add_loss(0.3 * ops.mean(ops.sum(ops.square(h), axis=-1)))
+        return h
+
+
+def adding(kind: str) -> bpfree.BlockNetwork:
+    """A 6-5-4-3 perceptron whose second block brings 0.3/N Σ h_2², or nothing."""
     layers = keras.layers
-    hidden = layers.Dense(4, "tanh", activity_regularizer=keras.regularizers.L2(0.3))
-    learner = toy.learner("shallow", bpfree.BlockNetwork([hidden], layers.Dense(3)))
+    dense = layers.Dense(4)
+    after = {
+        "nothing": [layers.Identity()],
+        "activity": [layers.ActivityRegularization(l2=0.3)],
+        "add_loss": [AddsToTheLoss()],
+    }
+    blocks = [
+        keras.Sequential([layers.Dense(5), layers.Activation("tanh")]),
+        keras.Sequential([dense, layers.Activation("tanh"), *after[kind]]),
+    ]
+    return bpfree.BlockNetwork(blocks, layers.Dense(3))
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ("dtp", "add_loss"),
+        ("fg", "activity"),
+        *(
+            pytest.param(rule, kind, marks=pytest.mark.slow)
+            for rule in ("bp", "dtp", "fa", "ff", "fg", "gait", "ll", "pepita", "sp")
+            for kind in ("activity", "add_loss")
+        ),
+    ],
+)
+def test_what_layers_add_to_the_loss_is_learned_once_under_any_rule(rule, kind):
+    """∂/∂K_2 = h_1ᵀ δ with δ = 0.6/N h_2 (1 − h_2²), and further down where the rule does not cut."""
     x, y, w = toy.batch()
-    h = problem(learner, x, y, w).hidden[0]
-    toy.assert_close(learner.gradients(x, y, w)[1:2], [(0.6 / len(x) * h * (1 - h**2)).sum(0)])
-    assert toy.step(learner, x, y, w)["loss"] > 0
+    plain, learner = (toy.learner(rule, adding(k)) for k in ("nothing", kind))
+    before = toy.values(learner.trainable_variables)
+    h1 = np.tanh(x @ before[0] + before[1])
+    h2 = np.tanh(h1 @ before[2] + before[3])
+    usual = toy.values(plain.gradients(x, y, w, seed=1))
+    gradients = toy.values(learner.gradients(x, y, w, seed=1))
+    delta = 0.6 / len(x) * h2 * (1 - h2**2)
+    below = (delta @ before[2].T) * (1 - h1**2) * (not learner.rule.cut)
+    added = [x.T @ below, below.sum(0), h1.T @ delta, delta.sum(0)]
+    found = [g - u for g, u in zip(gradients, usual, strict=True)]
+    toy.assert_close(found[:4], added, 1e-4)
+    assert all(np.abs(rest).max() < 1e-6 for rest in found[4:])
+    expected = toy.values(learner.gradients(x, y, w))
+    logs = toy.step(learner, x, y, w)
+    assert logs["reg"] == pytest.approx(0.3 * np.sum(h2**2) / len(x), rel=1e-5)
+    moved = [b - a for b, a in zip(before, toy.values(learner.trainable_variables), strict=True)]
+    toy.assert_close(moved, expected, 1e-4)
+
+
+@pytest.mark.parametrize("made", [[], [1.0, 1.0, 1.0], [np.ones(2), 1.0]])
+def test_surrogates_are_one_scalar_per_block(made):
+    class Wrong(bpfree.rules.Rule):
+        name = "wrong"
+
+        def surrogates(self, trace):
+            return [ops.convert_to_tensor(value) for value in made]
+
+    try:
+        with pytest.raises(UserError, match="one scalar for each of the 2 blocks"):
+            toy.learner(Wrong()).surrogates(*toy.batch())
+    finally:
+        del bpfree.rules.rule.REGISTRY["wrong"]
+
+
+def test_metrics_that_would_expect_probabilities_take_scores():
+    x, y, _ = toy.batch()
+    named = ["categorical_crossentropy", keras.metrics.CategoricalCrossentropy(name="object")]
+    logs = toy.learner("dfa", compile={"metrics": named}).evaluate(
+        x, y, verbose=0, return_dict=True
+    )
+    assert logs["categorical_crossentropy"] == pytest.approx(logs["loss"], rel=1e-5)
+    assert logs["object"] == pytest.approx(logs["loss"], rel=1e-5)
+
+
+def test_one_output_s_class_is_its_sign():
+    x, _, _ = toy.batch(40)
+    net = bpfree.architectures.get("5-4", (6,), 1, seed=0)
+    learner = toy.learner("dfa", net, "binary_crossentropy", compile={"metrics": ["accuracy"]})
+    scores = learner.predict(x, verbose=0)
+    y = (np.arange(40) % 2).reshape(-1, 1)
+    assert np.any((scores > 0) != (scores > 0.5))
+    found = learner.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    assert found == pytest.approx(np.mean((scores > 0) == y))
 
 
 def test_without_regularisers_no_reg_is_logged():

@@ -93,9 +93,8 @@ def taught(rule: Rule, network, batch: Batch, index: int, step: Callable) -> tup
         surrogate, *rest = step()
         return surrogate, rest
 
-    surrogate, (kept, passed), gradients = autodiff.gradients_here(
-        learned, variables, state, count, owner=rule
-    )
+    found = autodiff.gradients_here(learned, variables, state, count)
+    surrogate, (kept, passed), gradients = found
     gradients = list(map(ops.stop_gradient, gradients))
     surrogate = ops.stop_gradient(surrogate) + autodiff.attached(variables, gradients)
     return surrogate, _stopped(kept), _after(gradients, _stopped(passed))
