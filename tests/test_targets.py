@@ -192,7 +192,9 @@ def test_scaled_rows(unequal):
     toy.assert_close(gait[2:], bp[2:])
 
 
-@pytest.mark.parametrize("rule", ["bp", "tp", "itp", "gait"])
+@pytest.mark.parametrize(
+    "rule", ["gait", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("bp", "tp", "itp"))]
+)
 def test_auxiliary_units_of_a_tower_learn_nothing(rule):
     x, y = data(7, 12, 3)
     found = gradients(rule, invertible("tower:12-8-6", 12, 3), x, y, eager=True)

@@ -131,6 +131,7 @@ def test_a_snapshot_of_an_older_version_makes_no_claims(data, tmp_path):
     assert account.costs.record() == {"seconds": 2.0, "idle_power": 3.0}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not population.AVAILABLE, reason="populations need JAX")
 def test_a_member_has_its_share_and_the_operations_of_a_lone_run(data, tmp_path, monkeypatch):
     search(data, tmp_path / "alone")

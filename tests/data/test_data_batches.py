@@ -117,6 +117,7 @@ def augmented(epoch, **options):
     return Batches(IMAGES, np.zeros(20, int), 8, **options)
 
 
+@pytest.mark.once
 def test_augmented_batches_repeat_after_a_resume_and_differ_between_epochs():
     undisturbed = augmented(0)
     passes = []
