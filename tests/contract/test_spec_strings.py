@@ -57,6 +57,7 @@ def test_get_gives_the_spec_precedence_over_options():
         ("gait:ortho_reg=nan", "ortho_reg is a finite number"),
         ("gait:ortho_reg=1e999", "ortho_reg is a finite number"),
         ("gait:gamma=small", "lies in (0, 1], and the limit has none; received small"),
+        ("fg:auxwidth=wide", "auxwidth of 'fg' is a whole number from 1, received 'wide'"),
         ("dfa:", "does not understand '' in 'dfa:'"),
         ("dfa:recompute=true,recompute=false", "recompute is given twice in 'dfa:recompute=true,"),
         ("bp,dfa", "received 'bp,dfa': repeat the flag, e.g. --algorithm=bp --algorithm=dfa."),
