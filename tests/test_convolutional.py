@@ -8,6 +8,7 @@ import toy
 import bpfree
 from bpfree import architectures
 from bpfree.architectures.cnn import topology
+from bpfree.architectures.parts import Parts
 from bpfree.errors import UserError
 from bpfree.layers.projection import RandomProjection
 from bpfree.layers.residual import Residual
@@ -88,7 +89,29 @@ def test_moving_means_keep_so_much_of_their_last_value(arch, options, kept):
 @pytest.mark.once
 def test_a_momentum_of_one_would_never_move():
     with pytest.raises(UserError, match="between 0 and 1, received 1.5"):
-        architectures.get("vgg6b:bn_momentum=1.5", (16, 16, 1), 10)
+        Parts(bn_momentum=1.5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arch, words",
+    [
+        ("vgg8b:bn_momentum=1", "between 0 and 1, received 1"),
+        ("vgg8b:hidden=1.5", "hidden of .* must be a positive whole number, received '1.5'"),
+        ("vgg8b:width=1e-9", "width of .* in plain decimals, like 0.25, received '1e-9'"),
+        ("vgg8b:width", "width of .* received ''"),
+        ("vgg8b:width=1,width=2", "width is given twice"),
+        ("vgg8b:", "no option ''.*vgg8b:option=value; the options are width=1.0, hidden=1024"),
+        ("vit:", "no option ''.*the options are patch=4, width=64"),
+        ("vit:heads=3,width=64", "heads that divide the width, 64, received 3"),
+        ("resnet18:blocks=7", "8, 9 or 16 blocks, received 7"),
+        ("resnet50:blocks=8", "no option 'blocks'"),
+    ],
+)
+def test_options_are_refused_without_data(arch, words):
+    with pytest.raises(UserError, match=words) as caught:
+        architectures.check(arch)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +192,9 @@ def test_pooled_projection_and_its_way_back_are_adjoint(shape):
         ("vgg16", (28, 28, 1), "at least 32 by 32"),
         ("resnet18:width=0", (32, 32, 3), "positive"),
         ("resnet18", (784,), "takes images"),
-        ("vit:patch=3", (32, 32, 3), "divide the image"),
+        ("resnet18", (4, 4, 1), "at least 8 by 8 .*halves"),
+        ("vit:patch=3", (32, 32, 3), "patch that divides the image, 32 by 32, received 3"),
+        ("vit:patch=9", (8, 8, 1), "patch that divides the image, 8 by 8, received 9"),
         ("CONV_3_3_FC_10", (32, 32, 3), "Malformed topology"),
         ("CONV_3_3_1_0_FC_11", (32, 32, 3), "FC_10 at the end"),
         ("CONV_3_9_1_0_FC_10", (8, 8, 3), "too small"),

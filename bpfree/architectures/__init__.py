@@ -11,16 +11,15 @@ from bpfree.architectures import resnet as _resnet
 from bpfree.architectures import vgg as _vgg
 from bpfree.architectures import vit as _vit
 from bpfree.architectures.mlp import mlp, widths
-from bpfree.architectures.parts import options as _options
 from bpfree.errors import UserError
 from bpfree.network import BlockNetwork
 
 __all__ = ["check", "get", "mlp", "names"]
 
 _FAMILIES = {
-    **{name: (_vgg.vgg, _vgg.OPTIONS) for name in _vgg.STAGES},
-    **{name: (_resnet.resnet, _resnet.OPTIONS[name]) for name in _resnet.STAGES},
-    "vit": (_vit.vit, _vit.OPTIONS),
+    **{name: (_vgg.vgg, _vgg.choose) for name in _vgg.STAGES},
+    **{name: (_resnet.resnet, _resnet.choose) for name in _resnet.STAGES},
+    "vit": (_vit.vit, _vit.choose),
 }
 _INVERTIBLE = ("square:", "tower:")
 _PERCEPTRONS = ["500", "500-1000-500", "500x5"]
@@ -69,7 +68,8 @@ def check(arch: str) -> None:
     elif arch.startswith(_INVERTIBLE):
         _invertible.hidden(arch)
     elif name in _FAMILIES:
-        _options(arch, _FAMILIES[name][1])
+        _, choose = _FAMILIES[name]
+        choose(arch)
     else:
         near = difflib.get_close_matches(name, _FAMILIES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"write e.g. {', '.join(names())}."

@@ -27,6 +27,12 @@ FORWARD_INITIALIZERS: dict[str, Callable[[int], Initializer.Initializer]] = {
 }
 """Forward initialisers by their command-line name, from a seed."""
 
+_NUMBERS = {
+    int: (r"[0-9]+", "a positive whole number"),
+    float: (r"[0-9]*\.?[0-9]+", "a positive number in plain decimals, like 0.25"),
+}
+"""How an architecture's option is written, by its default's type."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -66,11 +72,7 @@ class Parts:
         _check("activation", self.activation, ACTIVATIONS)
         _check("forward initialiser", self.fw_init, FORWARD_INITIALIZERS)
         _check("problem type", self.problem_type, ("classification", "reconstruction"))
-        if not 0 < self.bn_momentum < 1:
-            raise UserError(
-                f"bn_momentum must lie between 0 and 1, received {self.bn_momentum:g}: Keras's default "
-                "is 0.99, PyTorch's 0.9 (which it calls 0.1)."
-            )
+        _check_momentum(self.bn_momentum)
         if self.seed is None:
             object.__setattr__(self, "seed", fresh())
 
@@ -145,7 +147,7 @@ def images(arch: str, input_shape: Sequence[int], least: int = 1) -> None:
     if min(input_shape[:2]) < least:
         raise UserError(
             f"Architecture {arch!r} needs images of at least {least} by {least} pixels, received "
-            f"{input_shape[0]} by {input_shape[1]}: use one with fewer pools."
+            f"{input_shape[0]} by {input_shape[1]}: use one that halves them less often."
         )
 
 
@@ -153,22 +155,40 @@ def options(arch: str, defaults: dict[str, float]) -> dict[str, float]:
     """The values after the colon of `name:option=value,option=value`, and the defaults of the others.
 
     Raises:
-        UserError: for an unknown option, or a value that is no positive number of the default's type.
+        UserError: for an unknown option, one that is given twice, or a value that is no positive number
+            of the default's type.
     """
-    found = dict(defaults)
-    text = arch.partition(":")[2]
-    for part in text.split(",") if text else []:
-        name, _, value = part.partition("=")
-        kind = type(defaults.get(name, 0))
-        pattern = r"\d+" if kind is int else r"\d*\.?\d+"
-        if name not in defaults or not re.fullmatch(pattern, value) or not float(value) > 0:
-            known = ", ".join(f"{option}={default}" for option, default in defaults.items())
+    name, colon, text = arch.partition(":")
+    known = ", ".join(f"{option}={default}" for option, default in defaults.items())
+    found: dict[str, float] = {}
+    for part in text.split(",") if colon else []:
+        option, _, value = part.partition("=")
+        if option not in defaults:
             raise UserError(
-                f"Malformed architecture {arch!r} at {part!r}: write option=value with a positive "
-                f"number; the options are {known}."
+                f"Architecture {arch!r} has no option {option!r}: write {name}:option=value; the options "
+                f"are {known}."
             )
-        found[name] = kind(value)
-    return found
+        if option in found:
+            raise UserError(f"{option} is given twice in {arch!r}: give it once.")
+        kind = type(defaults[option])
+        pattern, wanted = _NUMBERS[kind]
+        if not re.fullmatch(pattern, value) or not float(value) > 0:
+            raise UserError(
+                f"{option} of {arch!r} must be {wanted}, received {value!r}: the default is "
+                f"{defaults[option]}."
+            )
+        found[option] = kind(value)
+    if "bn_momentum" in found:
+        _check_momentum(found["bn_momentum"])
+    return {**defaults, **found}
+
+
+def _check_momentum(momentum: float) -> None:
+    if not 0 < momentum < 1:
+        raise UserError(
+            f"bn_momentum must lie between 0 and 1, received {momentum:g}: Keras's default is 0.99, "
+            "PyTorch's 0.9 (which it calls 0.1)."
+        )
 
 
 def _check(what: str, value: str, allowed) -> None:

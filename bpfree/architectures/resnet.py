@@ -22,6 +22,17 @@ OPTIONS = {
 }
 
 
+def choose(arch: str) -> dict[str, float]:
+    """The options that the string names, see `resnet`, and the defaults of the others."""
+    chosen = options(arch, OPTIONS[arch.partition(":")[0]])
+    cuts = chosen.get("blocks")
+    if cuts not in (None, 8, 9, 16):
+        raise UserError(
+            f"resnet18 has 8, 9 or 16 blocks, received {cuts}: write e.g. resnet18:blocks=8."
+        )
+    return chosen
+
+
 def resnet(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> BlockNetwork:
     """A stem block, residual blocks, and a head of global average pooling and a Dense layer.
 
@@ -46,12 +57,8 @@ def resnet(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> B
     blocks as in the code of Fournier et al. 2023, https://arxiv.org/abs/2306.06968.
     """
     name = arch.partition(":")[0]
-    chosen = options(arch, OPTIONS[name])
+    chosen = choose(arch)
     width, cuts = chosen["width"], chosen.get("blocks")
-    if cuts not in (None, 8, 9, 16):
-        raise UserError(
-            f"resnet18 has 8, 9 or 16 blocks, received {cuts}: write e.g. resnet18:blocks=8."
-        )
     images(arch, input_shape, 8)
     parts = Parts(bn_momentum=chosen["bn_momentum"], **settings)
     parts.not_aligned(arch)

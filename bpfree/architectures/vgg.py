@@ -22,6 +22,11 @@ STAGES: dict[str, str] = {
 OPTIONS = {"width": 1.0, "hidden": 1024, "bn_momentum": 0.99}
 
 
+def choose(arch: str) -> dict[str, float]:
+    """The options that the string names, see `vgg`, and the defaults of the others."""
+    return options(arch, OPTIONS)
+
+
 def vgg(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> BlockNetwork:
     """Block = [dropout] → convolution 3×3 → [BN] → activation; then a dense block, and the head.
 
@@ -41,7 +46,7 @@ def vgg(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     Source: Nøkland & Eidnes 2019, https://arxiv.org/abs/1901.06656, section 4; Simonyan & Zisserman
     2015, https://arxiv.org/abs/1409.1556, table 1.
     """
-    chosen = options(arch, OPTIONS)
+    chosen = choose(arch)
     stages = STAGES[arch.partition(":")[0]].split()
     images(arch, input_shape, 2 ** stages.count(POOL))
     parts = Parts(bn_momentum=chosen["bn_momentum"], **settings)

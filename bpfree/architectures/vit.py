@@ -17,6 +17,17 @@ from bpfree.seeds import derive
 OPTIONS = {"patch": 4, "width": 64, "depth": 4, "heads": 4}
 
 
+def choose(arch: str) -> dict[str, int]:
+    """The options that the string names, see `vit`, and the defaults of the others."""
+    chosen = options(arch, OPTIONS)
+    if chosen["width"] % chosen["heads"]:
+        raise UserError(
+            f"Architecture {arch!r} needs heads that divide the width, {chosen['width']}, received "
+            f"{chosen['heads']}: choose another number."
+        )
+    return chosen
+
+
 def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> BlockNetwork:
     """Encoder blocks of attention and a perceptron, each behind layer normalisation and with a skip.
 
@@ -35,15 +46,15 @@ def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     Source: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, equations 1 to 4, with the mean of
     the tokens in the place of a class token.
     """
-    chosen = options(arch, OPTIONS)
+    chosen = choose(arch)
     patch, width, heads = chosen["patch"], chosen["width"], chosen["heads"]
-    images(arch, input_shape, patch)
+    images(arch, input_shape)
     parts = Parts(**{**settings, "batch_norm": False})
     parts.not_aligned(arch)
-    if input_shape[0] % patch or input_shape[1] % patch or width % heads:
+    if input_shape[0] % patch or input_shape[1] % patch:
         raise UserError(
-            f"Architecture {arch!r} needs patches that divide the image, {input_shape[0]} by "
-            f"{input_shape[1]}, and heads that divide the width: choose others."
+            f"Architecture {arch!r} needs a patch that divides the image, {input_shape[0]} by "
+            f"{input_shape[1]}, received {patch}: choose another."
         )
     tokens = input_shape[0] // patch * (input_shape[1] // patch)
     embedding = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -9,8 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+from bpfree.errors import UserError
+
+_BACKENDS = ("tensorflow", "jax")
 _DEVICES = Path("/dev")
 _NOISE = (
     "All log messages before absl::InitializeLog",
@@ -30,7 +35,11 @@ def start(device: str | None = None, tensorflow: bool = False) -> None:
     Args:
         device: that was asked for: None, `cpu`, `gpu` or `gpu:<index>`.
         tensorflow: whether TensorFlow will be needed, whatever the backend; it is imported if it is there.
+
+    Raises:
+        UserError: for a backend that bpfree does not run on, or that is not installed.
     """
+    _check_backend()
     wanted = device != "cpu" and (gpu_exists() or device is not None)
     logging.getLogger("tensorflow").addFilter(_says_something)
     own_choice = "TF_CPP_MIN_LOG_LEVEL" in os.environ
@@ -49,6 +58,32 @@ def start(device: str | None = None, tensorflow: bool = False) -> None:
             "or docs/RUNNING.md on the libraries that a GPU needs; --device cpu asks for just that.",
             file=sys.stderr,
         )
+
+
+def _check_backend() -> None:
+    """Answers what Keras would answer with a traceback, without importing it."""
+    name, where = _chosen_backend()
+    if name not in _BACKENDS:
+        raise UserError(
+            f"bpfree runs on the Keras backends {' and '.join(_BACKENDS)}, and {where} names {name!r}: set "
+            "KERAS_BACKEND to one of them."
+        )
+    if find_spec(name) is None:
+        other = next(known for known in _BACKENDS if known != name)
+        raise UserError(
+            f"{where} names {name}, which is not installed: install it, or set KERAS_BACKEND={other}."
+        )
+
+
+def _chosen_backend() -> tuple[str, str]:
+    """The backend that Keras is going to use, and what says so: the environment goes before the file."""
+    if name := os.environ.get("KERAS_BACKEND"):
+        return name, "KERAS_BACKEND"
+    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        return json.loads(file.read_text())["backend"], str(file)
+    except (OSError, ValueError, KeyError, TypeError):  # Keras passes over such a file, too
+        return _BACKENDS[0], "Keras's default"
 
 
 def gpu_exists() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from bpfree.cli import backend
 from bpfree.cli.flags import Settings
+from bpfree.cli.plugin import load_plugin
 from bpfree.cli.warm_start import best_rates
 from bpfree.data import catalog
 from bpfree.errors import UserError
@@ -86,20 +86,6 @@ def choose_device(device: str | None) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = index
     else:
         raise UserError(f"Unknown device {device!r}: choose cpu, gpu or gpu:<index>, e.g. gpu:1.")
-
-
-def load_plugin(path: str) -> None:
-    """Runs a Python file that defines rules; defining one registers it.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"There is no plugin {path!r}: give a Python file that defines rules.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
 
 
 def load_data(settings: Settings):

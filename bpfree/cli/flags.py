@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -100,7 +101,12 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     try:
         rest = known(list(argv))[1:]
     except flags.Error as error:
-        raise UserError(f"{str(error).rstrip('.')}; see --help.") from error
+        sentence = str(error).removeprefix("ERROR:: ").rstrip(".")
+        raise UserError(f"{sentence}; see --help.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "--flagfile names a file that is no text: give one flag per line."
+        ) from error
     if known["help"].value:
         print(f"{program}\n\nflags:\n{known.get_help()}")
         return None
@@ -115,6 +121,11 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
     given = {name: known[name].value for name in space.NAMES if known[name].present}
     settings = Settings(given=given, **values)
     _check(settings)
+    _check_idle(settings, [name for name in known if known[name].present])
+    if settings.lr_from == "":
+        raise UserError(
+            "--lr_from is empty: give an earlier experiment's directory, or leave it out."
+        )
     if settings.lr_from and "lr" in given:
         raise UserError("--lr and --lr_from both say the learning rate: give one of them.")
     _check_search(settings)
@@ -271,6 +282,22 @@ def _population(value: str) -> str | int:
     return int(value)
 
 
+def _check_idle(settings: Settings, named: Sequence[str]) -> None:
+    """Refuses flags that were named and would decide nothing."""
+    without_workers = None if settings.workers else "a worker's, and there is no --workers"
+    search, schedules = settings.search, settings.given.get("schedule", ("simultaneous",))
+    for name, reason in {
+        "cpus_per_trial": without_workers,
+        "gpus_per_trial": without_workers,
+        "factor": None if search == "hyperband" else f"hyperband's, and --search is {search}",
+        "epochs_per_block": None
+        if set(schedules) - {"simultaneous"}
+        else "a sequential schedule's, and --schedule is simultaneous",
+    }.items():
+        if reason and name in named:
+            raise UserError(f"--{name} is {reason}: leave it out.")
+
+
 def _check_search(settings: Settings) -> None:
     search, trials, factor = settings.search, settings.max_trials, settings.factor
     if trials is not None and trials < 1:
@@ -278,8 +305,6 @@ def _check_search(settings: Settings) -> None:
     if search in ("random", "bayesian") and trials is None:
         raise UserError(f"--search {search} tries as many points as you say: give --max_trials.")
     if search != "hyperband":
-        if factor != 3:
-            raise UserError(f"--factor is hyperband's, and --search is {search}: leave it out.")
         return
     if trials is not None:
         raise UserError(
@@ -326,6 +351,8 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value < least:
             raise UserError(f"--{name} must be at least {least}, received {value}.")
+    if not 0 <= settings.seed < 2**31:
+        raise UserError(f"--seed must lie in [0, 2**31), received {settings.seed}.")
     if not 0 <= settings.examples_frac <= 1:
         raise UserError(
             f"--examples_frac must lie in [0, 1], received {settings.examples_frac}: 0 means all."
@@ -351,11 +378,13 @@ def _check_workers(settings: Settings) -> None:
         raise UserError(
             f"--workers is ray, ray:auto or ray:<host>:<port>, received {settings.workers!r}."
         )
-    if not settings.cpus_per_trial > 0:
-        raise UserError(f"--cpus_per_trial must be positive, received {settings.cpus_per_trial}.")
-    if not settings.gpus_per_trial >= 0:
+    if not 0 < settings.cpus_per_trial < math.inf:
         raise UserError(
-            f"--gpus_per_trial must be 0 or positive, received {settings.gpus_per_trial}."
+            f"--cpus_per_trial must be positive and finite, received {settings.cpus_per_trial}."
+        )
+    if not 0 <= settings.gpus_per_trial < math.inf:
+        raise UserError(
+            f"--gpus_per_trial must be 0 or positive, and finite, received {settings.gpus_per_trial}."
         )
     if find_spec("ray") is None:
         raise UserError(

@@ -63,15 +63,16 @@ def _classes(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give one that holds a folder of images per class.")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = ", ".join(folder.name for folder in folders)
+    if folders and {folder.name.lower() for folder in folders} <= SPLIT_NAMES:
+        raise UserError(
+            f"{root} holds the folders {found}, which are splits and not classes: give a folder that holds "
+            "a folder of images per class."
+        )
     if len(folders) < 2:
         raise UserError(
-            f"{root} holds {len(folders)} folders: give one folder of images for each of at least "
-            "two classes."
-        )
-    if {folder.name.lower() for folder in folders} <= SPLIT_NAMES:
-        raise UserError(
-            f"{root} holds the folders {', '.join(p.name for p in folders)}, which are splits and "
-            "not classes: give a folder that holds a folder of images per class."
+            f"{root} holds {len(folders)} folders{found and f' ({found})'}: give one folder of images for "
+            "each of at least two classes."
         )
     return folders
 

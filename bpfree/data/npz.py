@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 import zlib
 
@@ -16,7 +17,8 @@ def read(path: str | os.PathLike) -> Raw:
     """Reads `x_train`, `y_train`[, `x_test`, `y_test`][, `x_val`, `y_val`], or `x`, `y`.
 
     Arrays are kept as they are, except that uint8 images (N, H, W) get a channel axis and labels
-    (N, 1) lose theirs. The number of classes is the largest label plus one.
+    (N, 1) lose theirs. The number of classes is the largest label plus one; a warning says so where the
+    training data lacks some of them.
 
     Args:
         path: the file.
@@ -42,6 +44,7 @@ def read(path: str | os.PathLike) -> Raw:
     classes = 1 + max(int(pair.y.max()) for pair in pairs)
     if classes < 2:
         raise UserError(f"{path} has the label 0 only: give at least two classes.")
+    _warn_of_gaps(pairs, classes, path)
     return Raw(train, classes, test, val)
 
 
@@ -52,6 +55,8 @@ def _arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError("an .npy file holds one array only")
         with file:
             return {key: file[key] for key in file.files if key.startswith(("x", "y"))}
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}: give an .npz file.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"Cannot read {path} ({type(error).__name__}): give an .npz file written by "
@@ -68,11 +73,15 @@ def _pair(arrays: dict[str, np.ndarray], suffix: str, path: str | os.PathLike) -
     x, y = (arrays[key] for key in keys)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "ui" or not y.size or y.min() < 0:
+    if y.ndim != 1 or y.dtype.kind not in "ui":
         raise UserError(
             f"{keys[1]} in {path} has shape {y.shape} and type {y.dtype}: labels must be integers "
             "from 0, one per example."
         )
+    if not y.size:
+        raise UserError(f"{keys[1]} in {path} has no rows: give at least one example.")
+    if y.min() < 0:
+        raise UserError(f"{keys[1]} in {path} holds the label {y.min()}: labels count from 0.")
     if x.ndim < 2 or x.dtype.kind not in "uif" or len(x) != len(y):
         raise UserError(
             f"{keys[0]} in {path} has shape {x.shape} and type {x.dtype}: it must hold numbers, "
@@ -83,6 +92,21 @@ def _pair(arrays: dict[str, np.ndarray], suffix: str, path: str | os.PathLike) -
     if x.dtype == np.uint8 and x.ndim == 3:
         x = x[..., None]
     return Pair(x, y.astype(np.int64))
+
+
+def _warn_of_gaps(pairs: list[Pair], classes: int, path: str | os.PathLike) -> None:
+    """Warns of classes that no training example has: their outputs are there, and never learn to be right."""
+    seen, *others = (np.unique(pair.y) for pair in pairs)
+    if len(seen) == classes:
+        return
+    never = np.setdiff1d(np.concatenate([seen, *others]), seen)
+    shown = ", ".join([*map(str, never[:5]), *(["…"] if len(never) > 5 else [])])
+    elsewhere = f", and the labels {shown} occur in other splits only" if shown else ""
+    warnings.warn(
+        f"The training labels of {path} are {len(seen)} of the {classes} classes from 0 to {classes - 1}"
+        f"{elsewhere}: number the classes without gaps, and train on each.",
+        stacklevel=2,
+    )
 
 
 def _listing(arrays: dict[str, np.ndarray]) -> str:

@@ -145,7 +145,7 @@ def check_names(names: Iterable[str]) -> None:
     unknown = sorted(set(names) - set(AUGMENTATIONS))
     if unknown:
         raise UserError(
-            f"Unknown augmentation {', '.join(unknown)}: use {', '.join(AUGMENTATIONS)}."
+            f"Unknown augmentation {', '.join(map(repr, unknown))}: use {', '.join(AUGMENTATIONS)}."
         )
 
 

@@ -125,6 +125,8 @@ class ForwardGradient(Rule):
             raise UserError(
                 f"eps of 'fg' is at least 1e-30, which float32 can add, received {eps}."
             )
+        if auxwidth is not None and not (isinstance(auxwidth, int) and auxwidth >= 1):
+            raise UserError(f"auxwidth of 'fg' is a whole number from 1, received {auxwidth!r}.")
         self.target, self.guess, self.space, self.noise = target, guess, space, noise
         self.joint, self.normalise, self.eps, self.derivative = joint, normalise, eps, derivative
         self.auxnet, self.auxwidth, self.auxnorm = auxnet, auxwidth, auxnorm

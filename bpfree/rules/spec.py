@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from ast import literal_eval
 from typing import Any
@@ -11,7 +12,7 @@ from bpfree.errors import UserError
 from bpfree.rules.rule import REGISTRY, Rule
 
 _WORDS = {"true": True, "false": False, "none": None}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a finite number"}
 _COMMA = re.compile(r",(?![^\[]*\])")  # none within brackets: dtp:sigma=[0.2,0.1],beta=0.7
 
 
@@ -33,14 +34,19 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
     """The rule's class and the options that a spec string names.
 
     Raises:
-        UserError: for an unknown rule or option, a part that is not `option=value`, or a value of another
-            kind than the option's default.
+        UserError: for an unknown rule or option, a part that is not `option=value`, an option that is
+            given twice, or a value of another kind than the option's default.
     """
-    name, _, text = spec.partition(":")
+    name, colon, text = spec.partition(":")
     options: dict[str, Any] = {}
     if name in aliases():
         name, preset = aliases()[name]
         options.update(preset)
+    if "," in name:
+        several = " ".join(f"--algorithm={part.strip()}" for part in name.split(","))
+        raise UserError(
+            f"A spec names one rule, received {spec!r}: repeat the flag, e.g. {several}."
+        )
     if name not in REGISTRY:
         choices = [*names(), *sorted(aliases())]
         near = difflib.get_close_matches(name, choices, 1)
@@ -48,13 +54,17 @@ def parse(spec: str) -> tuple[type[Rule], dict[str, Any]]:
         raise UserError(f"Unknown rule {name!r}: {hint}")
     rule = REGISTRY[name]
     known = [option for option in rule.options() if option != "seed"]
-    for part in _COMMA.split(text) if text else []:
+    given: set[str] = set()
+    for part in _COMMA.split(text) if colon else []:
         option, equals, value = part.partition("=")
         if not equals or option not in known:
             raise UserError(
                 f"Rule {name!r} does not understand {part!r} in {spec!r}: write option=value, "
                 f"with an option among {', '.join(known) or '(it has none)'}."
             )
+        if option in given:
+            raise UserError(f"{option} is given twice in {spec!r}: give it once.")
+        given.add(option)
         options[option] = _value(value)
         default = rule.options()[option]
         listed = option in rule.per_block and isinstance(options[option], list)
@@ -96,7 +106,7 @@ def program(spec: str) -> tuple[str, dict[str, Any]]:
 def _fits(value: Any, default: Any) -> bool:
     """Whether a value is of the default's kind, where that is a number or a truth value."""
     if type(default) is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and math.isfinite(value)
     return type(default) not in _KINDS or type(value) is type(default)
 
 

@@ -22,8 +22,8 @@ from bpfree.metrics import metrics
 from bpfree.tuning import grid, optimizers
 
 _RANGES = {
-    "lr": (sys.float_info.min, math.inf, "positive"),
-    "weight_decay": (0, math.inf, "0 or positive"),
+    "lr": (sys.float_info.min, math.inf, "positive and finite"),
+    "weight_decay": (0, math.inf, "0 or positive, and finite"),
     "reg_rate": (0, 1, "a dropout rate in [0, 1)"),
     "batch_size": (1, math.inf, "at least 1"),
     "epochs_per_block": (0, math.inf, "0 (equal shares) or positive"),

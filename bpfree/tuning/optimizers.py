@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import pairwise
 
 import keras
 from keras import ops
@@ -52,11 +53,11 @@ class Uncorrected(keras.optimizers.schedules.LearningRateSchedule):
         return {"lr": self.lr, "beta_1": self.beta_1, "beta_2": self.beta_2}
 
 
-_SCHEDULE = re.compile(r"multistep(?::(\d+(?:-\d+)*))?")
+_SCHEDULE = re.compile(r"multistep(?::([1-9]\d*(?:-[1-9]\d*)*))?")
 
 
 def check(optimizer: str, lr_schedule: str) -> None:
-    """Raises a UserError unless both are known."""
+    """Raises a UserError unless both are known, and the epochs of a schedule rise from 1."""
     if optimizer not in OPTIMIZERS:
         near = difflib.get_close_matches(optimizer, OPTIMIZERS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(OPTIMIZERS)}."
@@ -64,7 +65,12 @@ def check(optimizer: str, lr_schedule: str) -> None:
     if lr_schedule not in ("constant", "cosine") and not _SCHEDULE.fullmatch(lr_schedule):
         raise UserError(
             f"Unknown learning-rate schedule {lr_schedule!r}: choose constant, cosine, multistep, "
-            "or multistep:<epoch>-<epoch>, e.g. multistep:100-150."
+            "or multistep:<epoch>-<epoch> with epochs from 1, e.g. multistep:100-150."
+        )
+    ends = _ends(lr_schedule)
+    if any(later <= end for end, later in pairwise(ends)):
+        raise UserError(
+            f"The epochs of {lr_schedule!r} must rise: order them, e.g. multistep:100-150."
         )
 
 
@@ -96,12 +102,12 @@ def _schedule(lr: float, lr_schedule: str, epochs: int, steps: int):
         return lr
     if lr_schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(lr, epochs * steps)
-    named = _SCHEDULE.fullmatch(lr_schedule)[1]
-    ends = (
-        [int(end) for end in named.split("-")]
-        if named
-        else [max(1, epochs // 2), max(1, epochs * 3 // 4)]
-    )
+    ends = _ends(lr_schedule) or [max(1, epochs // 2), max(1, epochs * 3 // 4)]
     values = [lr * 0.1**index for index in range(len(ends) + 1)]
     # A boundary is the last step, from 0, of the rate before it.
     return keras.optimizers.schedules.PiecewiseConstantDecay([e * steps - 1 for e in ends], values)
+
+
+def _ends(lr_schedule: str) -> list[int]:
+    """The epochs that `multistep:100-150` names; none where it names none."""
+    return [int(end) for end in lr_schedule.partition(":")[2].split("-") if end]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from bpfree.cli import backend
+from bpfree.errors import UserError
 
 PLAIN = {k: v for k, v in os.environ.items() if k not in ("TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")}
 
@@ -86,3 +87,51 @@ def test_only_the_warning_of_retracing_is_dropped(caplog):
     finally:
         logger.removeFilter(backend._says_something)
     assert [record.getMessage() for record in caplog.records] in ([], ["something else"])
+
+
+HEAVY = """
+import sys
+from bpfree.cli import answer, {command}
+code = answer.run({command}.main, ["{command}.py", "--experiment_dir=runs"])
+print(sorted({{"tensorflow", "keras", "jax", "torch"}} & set(sys.modules)), code)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("command", "name"), [("tune", "torch"), ("train", "foo")])
+def test_a_foreign_backend_is_one_sentence_before_anything_heavy(command, name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY.format(command=command)],
+        cwd=tmp_path,
+        env={**os.environ, "KERAS_BACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["[]", "2"], done.stderr
+    (line,) = done.stderr.splitlines()
+    assert all(word in line for word in (repr(name), "tensorflow and jax", "KERAS_BACKEND"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.once
+def test_keras_json_chooses_where_the_environment_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    backend._check_backend()
+    file = tmp_path / "keras.json"
+    for content in ("{", "[]", '{"floatx": "float32"}', '{"backend": "tensorflow"}'):
+        file.write_text(content)
+        backend._check_backend()
+    file.write_text('{"backend": "numpy"}')
+    with pytest.raises(UserError, match=r"keras\.json names 'numpy'"):
+        backend._check_backend()
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    backend._check_backend()
+
+
+@pytest.mark.once
+def test_a_backend_that_is_not_installed_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="jax, which is not installed.*KERAS_BACKEND=tensorflow"):
+        backend._check_backend()

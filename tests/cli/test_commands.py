@@ -13,6 +13,8 @@ import pytest
 
 import bpfree
 from bpfree.cli import answer, train, tune
+from bpfree.cli.plugin import load_plugin
+from bpfree.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -51,8 +53,10 @@ MISTAKES = {
     "--lr=0": "lr",
     "--lr=-0.1": "lr",
     "--lr=nan": "lr",
+    "--lr=inf": "finite, received inf",
     "--reg_rate=1": "reg_rate",
     "--weight_decay=-1": "weight_decay",
+    "--weight_decay=inf": "finite, received inf",
     "--batch_size=0": "batch_size",
     "--activation=tahn": "tahn",
     "--bw_init=orto": "orto",
@@ -112,6 +116,49 @@ def test_an_unreadable_npz(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert code == 2 and str(file) in line
     assert not (tmp_path / "runs").exists()
+
+
+PLUGINS = {
+    "syntax": (b"x = 1\ndef f(:\n", ["line 2", "SyntaxError: invalid syntax"]),
+    "missing": (b"\nimport no_such_module\n", ["line 2", "No module named 'no_such_module'"]),
+    "raises": (b"def f():\n    int('a\\nb')\n\nf()\n", ["line 2", "ValueError: invalid literal"]),
+    "within": (b"import json\njson.loads('{')\n", ["line 2", "JSONDecodeError"]),
+    "binary": (b"\x80\0\xff", ["Error: "]),
+    "leaves": (b"import sys\nsys.exit(0)\n", ["line 2", "SystemExit: 0"]),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_that_does_not_run_is_one_sentence(name, tmp_path, capsys):
+    content, words = PLUGINS[name]
+    plugin = tmp_path / f"{name}.py"
+    plugin.write_bytes(content)
+    runs = tmp_path / "runs"
+    assert run(tune, f"--experiment_dir={runs}", f"--plugin={plugin}", *ONE) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in [str(plugin), *words]), line
+    assert not runs.exists()
+
+
+@pytest.mark.once
+def test_what_is_no_python_file_is_no_plugin(tmp_path):
+    (tmp_path / "rule.txt").touch()
+    with pytest.raises(UserError, match=r"rule.txt' is no Python file.*\.py"):
+        load_plugin(str(tmp_path / "rule.txt"))
+
+
+@pytest.mark.once
+def test_a_plugin_without_a_rule_says_so_and_a_signal_is_not_its_fault(tmp_path, capsys):
+    plugin = tmp_path / "no_rule.py"
+    plugin.write_text("import bpfree.rules\n\n\nclass Nameless(bpfree.rules.Rule):\n    pass\n")
+    load_plugin(str(plugin))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(plugin) in line and "defines no rule" in line
+    plugin.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n" + "pass\n" * 9)
+    assert answer.run(lambda argv: 0, ["x"]) == 0  # takes TERM over, as every command does
+    with pytest.raises(SystemExit, match="143"):
+        load_plugin(str(plugin))
 
 
 def test_tune_needs_a_directory(tmp_path, monkeypatch, capsys):

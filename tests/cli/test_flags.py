@@ -116,10 +116,13 @@ def test_reconstruction_sweeps_mse_as_well():
     assert set(found) == {"bp", "dfa", "drtp", "cce", "mse"}
 
 
+ASKED_BY = {"cpus_per_trial": ["--workers=ray"], "gpus_per_trial": ["--workers=ray"]}
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_settings(name, ray):
     ray(there=True)
-    found = getattr(parse(f"--{name}={OTHERS[name]}"), name)
+    found = getattr(parse(f"--{name}={OTHERS[name]}", *ASKED_BY.get(name, ())), name)
     assert found == OTHERS[name] and type(found) is type(OTHERS[name])
     assert getattr(parse(), name) != OTHERS[name]
 
@@ -158,7 +161,6 @@ def test_a_missing_ray_is_one_sentence(ray):
     ray(there=False)
     with pytest.raises(UserError, match=r"pip install 'bpfree\[ray\]'"):
         parse("--workers=ray")
-    assert parse("--cpus_per_trial=2").workers is None
 
 
 @pytest.mark.parametrize("argument", ["--workers=rya", "--workers=ray:", "--workers=dask:1:2"])
@@ -169,7 +171,8 @@ def test_unknown_workers_are_one_sentence(argument, ray):
 
 
 @pytest.mark.parametrize(
-    "argument", ["--cpus_per_trial=0", "--cpus_per_trial=nan", "--gpus_per_trial=-1"]
+    "argument",
+    ["--cpus_per_trial=0", "--cpus_per_trial=nan", "--gpus_per_trial=-1", "--gpus_per_trial=inf"],
 )
 def test_impossible_workers_are_one_sentence(argument, ray):
     ray(there=True)
@@ -240,12 +243,22 @@ def test_zero_examples_frac_means_all():
         ("--search=hyperband --factor=1", ["--factor", "at least 2"]),
         ("--search=hyperband --schedule=sequential", ["hyperband", "sequential"]),
         ("--factor=4", ["--factor", "grid"]),
+        ("--factor=3", ["--factor", "grid", "leave it out"]),
+        ("--factor=0", ["--factor", "grid", "leave it out"]),
+        ("--cpus_per_trial=1", ["--cpus_per_trial", "no --workers", "leave it out"]),
+        ("--gpus_per_trial=nan", ["--gpus_per_trial", "no --workers"]),
+        ("--epochs_per_block=2", ["--epochs_per_block", "sequential", "is simultaneous"]),
+        ("--lr_from=", ["--lr_from is empty"]),
+        ("--seed=-1", ["--seed", "[0, 2**31)", "-1"]),
+        ("--seed=99999999999999999999", ["--seed", "[0, 2**31)"]),
+        ("--flagfile=/nowhere/flags", ["/nowhere/flags"]),
         ("--search=random --max_trials=9 --extend_grid", ["--extend_grid", "random"]),
         ("--extend_grid --lr=0.1", ["--extend_grid", "only 0.1", "twice"]),
         ("--problem_type=regression", ["problem_type", "regression"]),
         ("--score=mean", ["score", "mean"]),
         ("--dataset=mnits", ["mnits", "mnist"]),
-        ("--augment=mirror", ["mirror", "zoom"]),
+        ("--augment=mirror", ["'mirror'", "zoom"]),
+        ("--augment=", ["augmentation ''"]),
         ("--tracker=nothing", ["tracker", "bp_cosine"]),
         ("--objective=val_acuracy", ["val_acuracy", "val_accuracy"]),
         ("--validation=0", ["validation", "val_loss", "'loss'"]),
@@ -257,6 +270,17 @@ def test_mistakes_are_one_sentence(argument, words):
     message = str(refused.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+def test_a_sequential_schedule_asks_for_its_epochs():
+    given = parse("--schedule=simultaneous", "--schedule=sequential", "--epochs_per_block=2").given
+    assert given["epochs_per_block"] == [2]
+
+
+def test_a_binary_flagfile_is_one_sentence(tmp_path):
+    (tmp_path / "flags").write_bytes(b"\x80\xff\0")
+    with pytest.raises(UserError, match="--flagfile"):
+        parse(f"--flagfile={tmp_path}/flags")
 
 
 def test_help_lists_every_flag(capsys):

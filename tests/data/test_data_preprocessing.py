@@ -46,7 +46,7 @@ def test_unknown_names_get_one_sentence():
     with pytest.raises(UserError, match=r"^Unknown scaler 'minmax': use one of standard, zero_one"):
         scaler("minmax")
     with pytest.raises(
-        UserError, match=r"^Unknown augmentation contrast, mirror: use brightness, "
+        UserError, match=r"^Unknown augmentation 'contrast', 'mirror': use brightness, "
     ):
         augmenter(["mirror", "zoom", "contrast"], (0, 1))
     with pytest.raises(UserError, match=r"^Cannot augment \(zoom\) data that is not uint8"):

@@ -138,9 +138,9 @@ X, INTS = np.zeros((4, 2)), np.array([0, 1, 0, 1])
         ({"x_train": X}, "holds x_train: x_train and y_train go together"),
         ({"x": X, "y": INTS, "x_test": X}, "x_test and y_test go together"),
         ({"x": X, "y": INTS / 2}, "labels must be integers"),
-        ({"x": X, "y": INTS - 1}, "labels must be integers from 0"),
+        ({"x": X, "y": INTS - 1}, "y in .* holds the label -1: labels count from 0"),
         ({"x": X, "y": np.eye(4, dtype=int)}, "labels must be integers"),
-        ({"x": X, "y": INTS[:0]}, "labels must be integers"),
+        ({"x": X, "y": INTS[:0]}, "y in .* has no rows"),
         ({"x": X[:3], "y": INTS}, "one row for each of the 4 labels"),
         ({"x": X[:, 0], "y": INTS}, "two dimensions or more"),
         ({"x": X.astype(str), "y": INTS}, "it must hold numbers"),
@@ -156,13 +156,35 @@ def test_npz_mistakes_get_one_sentence(tmp_path, arrays, sentence):
         data.load(save(tmp_path / "a.npz", **arrays))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a zip", b"\x80\x04N."])
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"\x80\x04N."])
 def test_unreadable_npz_gets_one_sentence(tmp_path, content):
     path = tmp_path / "a.npz"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^Cannot read {path} \(\w+\): give an .npz file"):
         data.load(f"npz:{path}")
+
+
+def test_missing_npz_gets_one_sentence(tmp_path):
+    with pytest.raises(
+        UserError, match=rf"^There is no file {tmp_path}/a.npz: give an .npz file.$"
+    ):
+        data.load(f"npz:{tmp_path}/a.npz")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "sentence"),
+    [
+        ([0, 100, 200, 300], [0], "are 4 of the 301 classes from 0 to 300: number the classes"),
+        ([0, 1, 0, 1], [1, 3], "are 2 of the 4 classes.*the labels 3 occur in other splits only"),
+        ([0, 1], range(9), "the labels 2, 3, 4, 5, 6, … occur"),
+    ],
+)
+def test_npz_labels_that_training_lacks_are_warned_of(tmp_path, train, test, sentence):
+    arrays = {"y_train": np.array(train), "y_test": np.array(test)}
+    x = {key.replace("y", "x"): np.zeros((len(y), 2)) for key, y in arrays.items()}
+    with pytest.warns(UserWarning, match=sentence) as caught:
+        data.load(save(tmp_path / "a.npz", **arrays, **x), validation=0)
+    assert len(caught) == 1
 
 
 def test_npy_array_is_no_npz(tmp_path):
@@ -232,7 +254,8 @@ def test_folder_mistakes_get_one_sentence(tmp_path):
 
     refused(tmp_path / "none", "is no folder")
     refused(tmp_path, "holds 0 folders")
-    refused(images(tmp_path / "one", {"a": 3}), "holds 1 folders.*at least two classes")
+    refused(images(tmp_path / "one", {"a": 3}), r"holds 1 folders \(a\).*at least two classes")
+    refused(images(tmp_path / "only", {"train": 0}), "holds the folders train, which are splits")
     refused(images(tmp_path / "splits", {"train": 3, "test": 3}), "test, train, which are splits")
     refused(images(tmp_path / "empty", {"a": 3, "b": 0}), "b holds no image")
     broken = images(tmp_path / "broken", {"a": 5, "b": 5})
