@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
@@ -13,6 +13,8 @@ from rich.progress import Progress as Bar
 from bpfree.tuning.failures import reason
 from bpfree.tuning.objective import measured
 from bpfree.tuning.records import Trial
+
+_SPEAK_FOR_THEMSELVES = ("algorithm", "arch", "activation")
 
 
 class Silence:
@@ -51,6 +53,7 @@ class Progress(Silence):
         verbose: 2 prints every epoch.
         planned: how many trials will run from which epoch until which, as far as that is known.
         further: objectives beside the regime's.
+        swept: hyperparameters by which trials are told apart.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class Progress(Silence):
         verbose: int = 1,
         planned: Sequence[tuple[int, int, int]] = (),
         further: Sequence[str] = (),
+        swept: Collection[str] = (),
     ):
+        self.swept = swept
         self.trials = sum(trials for trials, _, _ in planned)
         self.to_come = executions * sum(n * (until - since) for n, since, until in planned)
         self.executions = executions
@@ -104,14 +109,14 @@ class Progress(Silence):
     def trial_began(self, trial: Trial) -> None:
         self._tell_of_earlier()
         self.begun.add(trial.id)
-        self.here = label(trial)
+        self.here = label(trial, self.swept)
         self._show()
 
     def epoch_ended(self, trial: Trial, k: int, row: dict) -> None:
         self.epochs += 1
         self.under_way[trial.id] += 1
         self.here = (
-            f"{label(trial)}, execution {k + 1}/{self.executions}, "
+            f"{label(trial, self.swept)}, execution {k + 1}/{self.executions}, "
             f"epoch {row['epoch']}/{self.until}"
         )
         if self.verbose > 1:
@@ -158,7 +163,7 @@ class Progress(Silence):
         why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
         self.console.print(
-            f"trial {self.done}/{self.trials}  {label(trial)}  {outcome} {why}{left}",
+            f"trial {self.done}/{self.trials}  {label(trial, self.swept)}  {outcome} {why}{left}",
             soft_wrap=True,
             highlight=False,
         )
@@ -176,7 +181,9 @@ class Progress(Silence):
         )
 
     def _summary(self) -> str:
-        parts = [f"best {self.best.score:.4g} ({label(self.best)})"] if self.best else []
+        parts = (
+            [f"best {self.best.score:.4g} ({label(self.best, self.swept)})"] if self.best else []
+        )
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{duration(self._left())} left"] if self.epochs else []
         return ", ".join(parts)
@@ -187,12 +194,16 @@ class Progress(Silence):
         return total * (time.monotonic() - self.started) / self.epochs
 
 
-def label(trial: Trial) -> str:
-    """A trial in few words: its rule, architecture and learning rate."""
-    values = trial.hyperparameters
-    named = [str(values[key]) for key in ("algorithm", "arch", "activation") if key in values]
-    named += [f"lr {values['lr']:g}"] if "lr" in values else []
-    return " ".join(named) or trial.id
+def label(trial: Trial, swept: Collection[str] = ()) -> str:
+    """A trial in few words, `dfa 500 tanh lr 0.001`: rule, network, learning rate, and what else is swept."""
+    words = []
+    for name, value in trial.hyperparameters.items():
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        if name in _SPEAK_FOR_THEMSELVES:
+            words.append(shown)
+        elif name == "lr" or name in swept:
+            words.append(f"{name} {shown}")
+    return " ".join(words) or trial.id
 
 
 def duration(seconds: float) -> str:

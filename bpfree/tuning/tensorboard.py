@@ -18,9 +18,9 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from bpfree.analysis import trackers
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning import events, grid, hparams
+from bpfree.tuning.progress import label
 from bpfree.tuning.records import Trial, write_atomic
 
-_SPEAK_FOR_THEMSELVES = ("algorithm", "arch", "activation")
 _LONGEST = 150  # characters of a run's name: a folder's may have 255 bytes
 
 
@@ -59,14 +59,8 @@ class Log:
 
     def run_name(self, trial: Trial) -> str:
         """What a trial is called in TensorBoard: `0003 dfa 500 tanh lr 0.001`, with all that is swept."""
-        words = [f"{trial.index:04d}"]
-        for name, value in trial.hyperparameters.items():
-            shown = f"{value:g}" if isinstance(value, float) else f"{value}"
-            if name in _SPEAK_FOR_THEMSELVES:
-                words.append(shown)
-            elif name == "lr" or name in self._varied:
-                words.append(f"{name} {shown}")
-        return re.sub(r"[/\\\s]+", " ", " ".join(words))[:_LONGEST].strip()
+        name = f"{trial.index:04d} {label(trial, self._varied)}"
+        return re.sub(r"[/\\\s]+", " ", name)[:_LONGEST].strip()
 
     def better(self, score: float, than: float | None) -> bool:
         """Whether an epoch's objective is what an execution is scored by, after those before it."""

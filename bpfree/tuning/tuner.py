@@ -17,6 +17,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
+from keras_tuner.engine.hyperparameters import Fixed
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from bpfree.costs import Meter
@@ -377,7 +378,11 @@ class Search(keras_tuner.Tuner):
             return Silence()
         planned = self.oracle.planned(self.regime.epochs)
         further = [objective.name for objective in self.oracle.further_objectives]
-        return Progress(self.executions_per_trial, self.regime, self.verbose, planned, further)
+        space = self.oracle.get_space().space
+        swept = [parameter.name for parameter in space if not isinstance(parameter, Fixed)]
+        return Progress(
+            self.executions_per_trial, self.regime, self.verbose, planned, further, swept
+        )
 
     def _recorded(self, trial_id: str) -> records.Trial:
         (trial,) = [trial for trial in self.experiment.trials() if trial.id == trial_id]

@@ -106,6 +106,20 @@ def test_trials_on_record_are_told_of_in_one_line(tmp_path, capsys):
     assert "best 0 (lr 0)" in lines[0]
 
 
+def test_trials_are_told_apart_by_what_is_swept(tmp_path, capsys):
+    regime = type("Regime", (), {"epochs": 1, "objective": Objective()})
+    values = {"algorithm": "dfa", "lr": 0.1, "batch_size": 10, "reg_rate": 0.5}
+    trial = Experiment(tmp_path).trial(0, values)
+    with Progress(1, regime, swept=["lr", "reg_rate"]) as progress:
+        progress.wave_began(1, 0, 1)
+        progress.trial_began(trial)
+        trial.complete(2.0, [2.0])
+        progress.trial_ended(trial)
+    told = "dfa lr 0.1 reg_rate 0.5"
+    line = capsys.readouterr().out
+    assert f"trial 1/1  {told}  val_loss 2" in line and f"best 2 ({told})" in line
+
+
 class Objective:
     name = "val_loss"
 
