@@ -237,6 +237,15 @@ def finish(execution: Execution, regime: Regime, seed: int, costs: Costs) -> dic
     return result
 
 
+def recover(execution: Execution, regime: Regime, seed: int) -> None:
+    """Makes the lost result of an execution that came to the regime's last epoch from its history.
+
+    What it cost is lost; one that was stopped before does not tell so, and is trained again.
+    """
+    if execution.result() is None and len(execution.history()) == regime.last:
+        finish(execution, regime, seed, Costs.of({}))
+
+
 def pauses(result: dict[str, Any], regime: Regime) -> bool:
     """Whether a run with this result may go on, and keeps its checkpoint."""
     return result["epochs"] == regime.last < regime.epochs

@@ -415,6 +415,20 @@ class Trial:
         self.state, self.score, self.scores, self.failure = "failed", None, list(scores), failure
         self.save()
 
+    def mend(self) -> None:
+        """Takes back a completion of which an execution has lost its history or its result.
+
+        A trial that has failed stays as it is.
+        """
+        if self.state == "failed":
+            return
+        for execution in self.executions():
+            execution.mend()
+        done = [self.execution(k).result() for k in range(len(self.scores))]
+        if self.state == "completed" and None in done:
+            self.state, self.score, self.scores, self.until = "pending", None, [], None
+            self.save()
+
     def _recorded(self) -> int:
         return sum(len(execution.history()) for execution in self.executions())
 
@@ -513,6 +527,17 @@ class Execution:
                 `peak_host_memory` and `peak_device_memory`.
         """
         write_json(self.result_file, result)
+
+    def mend(self) -> None:
+        """Begins a finished execution anew whose history is not what its result says."""
+        result = self.result()
+        if result is None or result.get("epochs") == len(self.history()):
+            return
+        if self.history_file.exists():
+            _warn_of_spoilt(self.history_file, set_aside=True)
+        with _disk("write", self.path):
+            for file in (self.result_file, self.checkpoint):
+                file.unlink(missing_ok=True)
 
     def _read(self) -> tuple[list[str], list[dict[str, float]], bool]:
         """Columns and rows up to the first line that is no epoch, and whether that was all."""

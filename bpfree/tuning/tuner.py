@@ -164,6 +164,7 @@ class Search(keras_tuner.Tuner):
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
         with self.experiment.lock(), self.meter, self._progress() as progress:
+            self._mend()
             populations = None if workers else self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
             for wave in chain([first], waves):
@@ -344,6 +345,15 @@ class Search(keras_tuner.Tuner):
             trial.fail(traceback.format_exc(), self._scores(trial))
         else:
             trial.complete(sum(scores) / len(scores), scores)
+
+    def _mend(self) -> None:
+        """Makes unfinished what spoilt files have lost, but for results that follow from what is left."""
+        for trial in self.experiment.trials():
+            if trial.state == "completed":
+                regime = replace(self.regime, until=trial.until)
+                for done in map(trial.execution, range(len(trial.scores))):
+                    execution.recover(done, regime, self.seed + done.index)
+            trial.mend()
 
     def _scores(self, trial: records.Trial) -> list[float]:
         """The scores of the executions that are finished."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import bpfree
-from bpfree.cli import answer, train, tune
+from bpfree.cli import answer, conclusion, train, tune
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -199,6 +200,16 @@ def test_train_reset_begins_anew(trained):
     (trial,) = (folder / "trials").glob("*/trial.json")
     assert trial.stat().st_mtime_ns > before
     assert (folder / "history.csv").read_bytes() == history
+
+
+@pytest.mark.once
+def test_without_a_history_there_is_no_picture(trained, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    (history,) = folder.glob("trials/*/execution-0/history.csv")
+    history.write_bytes(b"epoch,loss\n")
+    (folder / "history.png").unlink()
+    assert conclusion.picture(folder, "history.png") is None
+    assert not (folder / "history.png").exists()
 
 
 # -- tune.py ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from formula import DATA, hypermodel, trained
 from measured import MEASURED
 
 import bpfree
@@ -203,6 +204,50 @@ def test_same_seed_same_numbers_elsewhere_and_after_an_interruption(search, data
     tuner(build, tmp_path, objective="val_accuracy").search(data, epochs=EPOCHS)
     assert [seed for seed in build.seeds if seed is not None] == [SEED, SEED + 1]
     assert records(tmp_path / "p") == records(search.project)
+
+
+def formulaic(folder, trainings):
+    """A search of one trial, which may take so many epochs."""
+    kind = trained(GridSearch, lambda values, epoch: values["lr"] / epoch, trainings)
+    model = hypermodel(EPOCHS, algorithm=["bp"], lr=[0.1])
+    return kind(model, "val_loss", folder, "p", EXECUTIONS, population="off", verbose=0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("name", "spoil", "trainings"),
+    [
+        ("result.json", lambda content: content[:30], 0),  # it follows from the history
+        ("history.csv", lambda content: content.splitlines()[0] + b"\n", EPOCHS),
+        ("history.csv", lambda content: content[:-9], EPOCHS),
+        ("history.csv", lambda content: b"\xff\x00\xfe" * 20, EPOCHS),
+        ("history.csv", lambda content: b"", EPOCHS),
+    ],
+)
+def test_a_spoilt_file_of_a_finished_execution_is_made_again(name, spoil, trainings, tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    (file,) = tmp_path.glob(f"p/trials/*/execution-1/{name}")
+    whole = histories(tmp_path / "p")
+    file.write_bytes(spoil(file.read_bytes()))
+    again = formulaic(tmp_path, trainings)
+    with pytest.warns(UserWarning, match=f"{name} is spoilt: set aside"):
+        again.search(DATA, epochs=EPOCHS)
+    assert [*again.leaderboard()["mean"]] == [pytest.approx(0.1 / EPOCHS)]
+    assert all(frame.equals(whole[key]) for key, frame in histories(tmp_path / "p").items())
+    assert set(again.results()["finished"]) == {True}
+
+
+@pytest.mark.once
+def test_a_lost_result_of_an_execution_that_stopped_early_is_trained_again(tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    (file,) = tmp_path.glob("p/trials/*/execution-1/result.json")
+    file.write_text("{")
+    history = file.with_name("history.csv")
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:EPOCHS]))
+    again = formulaic(tmp_path, EPOCHS)
+    with pytest.warns(UserWarning, match="result.json is spoilt"):
+        again.search(DATA, epochs=EPOCHS)
+    assert set(again.results()["finished"]) == {True}
 
 
 def moody(hp):
