@@ -90,12 +90,13 @@ class Search(keras_tuner.Tuner):
         self.experiment = records.Experiment(
             Path(directory or ".") / (project_name or "untitled_project")
         )
+        if overwrite:
+            self.experiment.clear()
         super().__init__(
             oracle,
             hypermodel,
             directory=os.fspath(directory) if directory else None,
             project_name=project_name,
-            overwrite=overwrite,
             executions_per_trial=executions_per_trial,
         )
         self.seed = seed
@@ -152,6 +153,7 @@ class Search(keras_tuner.Tuner):
             raise UserError("The grid is empty, since no combination can work: allow other values.")
         for values in first.points.values():
             scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
+        self._check_trials(first.points)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
             {
@@ -345,6 +347,30 @@ class Search(keras_tuner.Tuner):
             trial.fail(traceback.format_exc(), self._scores(trial))
         else:
             trial.complete(sum(scores) / len(scores), scores)
+
+    def _check_trials(self, points: Mapping[int, dict[str, Any]]) -> None:
+        """Where `experiment.json` is lost, tells another search by what is left of its first trials."""
+        if self.experiment.record():
+            return
+        for trial in self.experiment.trials():
+            values = points.get(trial.index)
+            if values and not self._may_be_ours(trial, values):
+                raise UserError(
+                    f"{trial.path} is of another configuration, and experiment.json is lost: give "
+                    "another directory, or --reset_training to start this one anew."
+                )
+
+    def _may_be_ours(self, trial: records.Trial, values: dict[str, Any]) -> bool:
+        if trial.id != self.experiment.trial(trial.index, values).id:
+            return False
+        epochs, stopped = self.regime.epochs, self.regime.early_stopping or trial.until
+        results = [(done.index, done.result()) for done in trial.executions()]
+        return all(
+            result.get("seed") == self.seed + k
+            and (result["epochs"] == epochs or stopped and result["epochs"] < epochs)
+            for k, result in results
+            if result
+        )
 
     def _mend(self) -> None:
         """Makes unfinished what spoilt files have lost, but for results that follow from what is left."""

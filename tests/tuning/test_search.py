@@ -170,7 +170,7 @@ def test_a_finished_search_does_nothing_again(search, data):
         ("executions_per_trial", {"executions_per_trial": 3}, {}),
         ("epochs", {}, {"epochs": EPOCHS + 1}),
         ("batch_size", {}, {"batch_size": 16}),
-        ("space", {"hypermodel": Build([0.03, 0.003, 0.3])}, {}),
+        ("lr is .* there and .* here[)]", {"hypermodel": Build([0.03, 0.003, 0.3])}, {}),
         ("score", {"score": "last"}, {}),
         ("dropout", {}, {"settings": {"dropout": 0.5}}),
     ],
@@ -235,6 +235,28 @@ def test_a_spoilt_file_of_a_finished_execution_is_made_again(name, spoil, traini
     assert [*again.leaderboard()["mean"]] == [pytest.approx(0.1 / EPOCHS)]
     assert all(frame.equals(whole[key]) for key, frame in histories(tmp_path / "p").items())
     assert set(again.results()["finished"]) == {True}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "epochs"), [({"lr": [0.2]}, EPOCHS), ({"seed": 1}, EPOCHS), ({}, EPOCHS + 1)]
+)
+def test_without_its_configuration_an_experiment_still_tells_another_one(options, epochs, tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    file = tmp_path / "p" / "experiment.json"
+    file.write_text(file.read_text()[:99])
+    seed, rates = options.get("seed", 0), options.get("lr", [0.1])
+    other = GridSearch(
+        hypermodel(epochs, algorithm=["bp"], lr=rates),
+        directory=tmp_path,
+        project_name="p",
+        executions_per_trial=EXECUTIONS,
+        seed=seed,
+    )
+    with pytest.warns(UserWarning, match="is spoilt"), pytest.raises(UserError, match="is lost"):
+        other.search(DATA, epochs=epochs)
+    formulaic(tmp_path, 0).search(DATA, epochs=EPOCHS)
+    assert "configuration" in json.loads(file.read_text())
 
 
 @pytest.mark.once
