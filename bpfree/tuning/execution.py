@@ -13,7 +13,7 @@ from bpfree.costs import Costs, Meter, RunningAccount
 from bpfree.data.batches import Batches, feed, stream
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
-from bpfree.errors import DiskError, UserError
+from bpfree.errors import SearchError, UserError
 from bpfree.schedule import last_turn
 from bpfree.tuning.callbacks import Diverged, Recorder, best_epoch, check, failed
 from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
@@ -159,7 +159,7 @@ def run(
                 epochs=regime.last,
                 verbose=0,
             )
-        except DiskError:
+        except SearchError:
             raise
         except Exception:
             failed(callbacks)

@@ -305,8 +305,8 @@ class Experiment:
         Raises:
             UserError: it was not; the message names everything that differs.
         """
-        there = self.record().get("configuration", {})
-        if not there:
+        there = self.record().get("configuration")
+        if not isinstance(there, Mapping):
             raise UserError(
                 f"{self.path} holds an experiment whose experiment.json does not tell its configuration "
                 "any more: give another directory, or --reset_training to start this one anew."

@@ -22,7 +22,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from bpfree.costs import Meter
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
-from bpfree.errors import DiskError, UserError
+from bpfree.errors import SearchError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.crew import Crew
@@ -142,8 +142,8 @@ class Search(keras_tuner.Tuner):
                 instead.
 
         Raises:
-            UserError: if the project holds another configuration, the disk is full, or no point of
-                the grid is admissible.
+            UserError: if the project holds another configuration, the disk is full, no point of the
+                grid is admissible, or training does not log the objective.
         """
         self.regime = Regime(epochs, self.oracle.objective, self.score, **regime)
         trials: dict[int, Trial] = {}  # what came of those so far, by which the oracle goes on
@@ -341,7 +341,7 @@ class Search(keras_tuner.Tuner):
             return
         try:
             scores = self.run_trial(trial, data, callbacks, progress.epoch_ended)
-        except DiskError:
+        except SearchError:
             raise
         except Exception:
             trial.fail(traceback.format_exc(), self._scores(trial))
