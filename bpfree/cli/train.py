@@ -41,9 +41,9 @@ def main(argv: list[str]) -> int:
             )
     settings = replace(settings, executions_per_trial=1)
     choices = space.single(settings.given)
+    records.check_place(settings.experiment_dir or "runs")
     if settings.experiment_dir:
         _check_place(settings)
-    records.check_place(settings.experiment_dir or "runs")
     data, hypermodel, configuration = experiment.prepare(settings, choices)
     name = experiment.project_name(settings, configuration)
     directory = Path(settings.experiment_dir or Path("runs") / name)
