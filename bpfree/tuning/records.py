@@ -235,7 +235,7 @@ def _by_name(value: Any) -> Any:
     """Hyperparameters of a search space by their names; anything else as it is."""
     listed = isinstance(value, list) and value
     if listed and all(isinstance(item, Mapping) and "name" in item for item in value):
-        return {item["name"]: item.get("values", item) for item in value}
+        return {item["name"]: item.get("values", item.get("value", item)) for item in value}
     return value
 
 

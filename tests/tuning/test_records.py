@@ -220,7 +220,13 @@ def test_of_another_space_only_what_differs_is_named(experiment):
         ]
         return {"choices": swept, "space": parameters}
 
-    experiment.open(space(algorithm=["bp", "dfa"]))
+    fixed = {"type": "Fixed", "name": "scaler", "value": "standard", "conditions": []}
+    first = space(algorithm=["bp", "dfa"])
+    experiment.open(first)
+    with pytest.raises(UserError, match=r'\(scaler is missing there and "standard" here\)'):
+        experiment.open({**first, "space": [*first["space"], fixed]})
+    with pytest.raises(UserError, match=r"\(space has another order or other conditions\)"):
+        experiment.open({**first, "space": first["space"][::-1]})
     with pytest.raises(UserError) as caught:
         experiment.open(space(algorithm=["bp", "dfa", "drtp"]))
     text = sentence(caught)
