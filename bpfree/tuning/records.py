@@ -502,16 +502,16 @@ class Trial:
         self.save()
 
     def mend(self) -> None:
-        """Takes back a completion of which an execution has lost its history or its result.
+        """Takes back what was recorded of it where an execution has lost its history or its result.
 
         A trial that has failed stays as it is.
         """
         if self.state == "failed":
             return
-        for execution in self.executions():
-            execution.mend()
-        done = [self.execution(k).result() for k in range(len(self.scores))]
-        if self.state == "completed" and None in done:
+        lost = [execution.mend() for execution in self.executions()]
+        if self.state == "completed":
+            lost += [self.execution(k).result() is None for k in range(len(self.scores))]
+        if any(lost) and self.state != "pending":
             self.state, self.score, self.scores, self.until = "pending", None, [], None
             self.save()
 
@@ -614,16 +614,20 @@ class Execution:
         """
         write_json(self.result_file, result)
 
-    def mend(self) -> None:
-        """Begins a finished execution anew whose history is not what its result says."""
+    def mend(self) -> bool:
+        """Begins a finished execution anew whose history lacks epochs of its result; whether it did.
+
+        It may have more: one that had paused has gone on.
+        """
         result = self.result()
-        if result is None or result.get("epochs") == len(self.history()):
-            return
+        if result is None or result.get("epochs", math.inf) <= len(self.history()):
+            return False
         if self.history_file.exists():
             _warn_of_spoilt(self.history_file, set_aside=True)
         with _disk("write", self.path):
             for file in (self.result_file, self.checkpoint):
                 file.unlink(missing_ok=True)
+        return True
 
     def _read(self) -> tuple[list[str], list[dict[str, float]], bool]:
         """Columns and rows up to the first line that is no epoch, and whether that was all."""
