@@ -140,6 +140,20 @@ python=$here/.venv/bin/python
 command -v "$python" >/dev/null || refuse "no Python found as '$python'; run 'make install' or set PYTHON"
 export PYTHONUNBUFFERED=1
 
+answers=
+for flag in "$@"; do
+  case $flag in
+    -experiment_dir | --experiment_dir | -experiment_dir=* | --experiment_dir=*)
+      refuse "the experiment directory is '$experiment_dir', the first argument: leave '$flag' out"
+      ;;
+    -h | -help | --help) answers=help ;;
+    -dry_run | --dry_run | -dry_run=[tT1]* | --dry_run=[tT1]*) answers=${answers:-plan} ;;
+    -nodry_run | --nodry_run | -dry_run=* | --dry_run=*) answers=${answers#plan} ;;
+  esac
+done
+# What is only an answer writes nothing, and needs nobody to start it again.
+[[ -z $answers ]] || exec "$python" "$here/tune.py" "--experiment_dir=$experiment_dir" "$@"
+
 make_directory "$experiment_dir"
 status_file=$experiment_dir/status.json
 earlier_status=$(cat -- "$status_file" 2>/dev/null)

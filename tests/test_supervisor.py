@@ -237,6 +237,29 @@ def test_unusable_directory_is_one_sentence(sandbox):
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("flags", [["--experiment_dir=other"], ["-experiment_dir", "other"]])
+def test_a_second_directory_is_one_sentence(sandbox, flags):
+    assert sandbox.run("--lr=0.1", *flags, plan=["pass"]) == 2
+    (line,) = sandbox.errors.splitlines()
+    assert flags[0] in line and "leave" in line
+    assert not (sandbox.folder / "starts.jsonl").exists()
+    assert not (sandbox.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "-dry_run=true", "--help", "-h"])
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_answer_writes_nothing_and_is_not_repeated(sandbox, flag, code):
+    assert sandbox.run("--lr=0.1", flag, plan=[f"sys.exit({code})"]) == code
+    assert sandbox.starts() == [[f"--experiment_dir={sandbox.experiment}", "--lr=0.1", flag]]
+    assert not (sandbox.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [["--nodry_run"], ["--dry_run", "--dry_run=false"]])
+def test_no_dry_run_is_a_sweep(sandbox, flags):
+    assert sandbox.run(*flags, plan=["pass"]) == 0
+    assert sandbox.status()["state"] == "completed"
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )

@@ -39,7 +39,8 @@ def conclude(tuner, data, save_models: bool) -> None:
     failed = [trial for trial in tuner.experiment.trials() if trial.state == "failed"]
     if failed:
         print(f"{len(failed)} trials failed; their tracebacks are in {path}/trials/*/trial.json.")
-    print(f"Learning curves: {picture(path)}")
+    if drawn := picture(path):
+        print(f"Learning curves: {drawn}")
     if save_models:
         for row in board.itertuples():
             print(f"Model: {save_model(tuner, row)}")
@@ -57,12 +58,12 @@ def conclude_run(tuner, trial, data) -> None:
     tuner.leaderboard(data)
     write_atomic(path / "history.csv", execution.history_file.read_bytes())
     write_json(path / "test.json", execution.test())
-    (known,) = tuner.oracle.trials.values()
-    tuner.load_model(known).save(path / "model.keras")
+    tuner.load_model(tuner.oracle.trials[trial.id]).save(path / "model.keras")
     result = execution.result()
     print(f"best epoch {result['best_epoch']} of {result['epochs']}: {_listed(result['metrics'])}")
     print(f"test: {_listed(execution.test())}")
-    print(f"history.csv, test.json, model.keras and {picture(path, 'history.png').name}: {path}")
+    drawn = " and history.png" if picture(path, "history.png") else ""
+    print(f"history.csv, test.json, model.keras{drawn}: {path}")
 
 
 def table(board: pd.DataFrame) -> Table:
@@ -105,12 +106,13 @@ def front(path: Path, objectives: Sequence[str]) -> Table | str:
     return shown
 
 
-def picture(path: Path, name: str = "learning_curves.png") -> Path:
-    """Draws the learning curves of each rule's best trial, and returns the file."""
-    histories = reporting.histories(path)
-    best = reporting.leaderboard(path)["trial"]
-    metric = next(name for name in ("val_error", "error", "val_loss", "loss") if name in histories)
-    figure = reporting.plot_histories(histories[histories["trial"].isin(best)], metric=metric)
+def picture(path: Path, name: str = "learning_curves.png") -> Path | None:
+    """Draws the learning curves of each rule's best trial, and returns the file; None without any."""
+    histories = reporting.histories(path, reporting.leaderboard(path)["trial"].tolist())
+    metrics = [name for name in ("val_error", "error", "val_loss", "loss") if name in histories]
+    if not metrics:
+        return None
+    figure = reporting.plot_histories(histories, metric=metrics[0])
     file = path / name
     figure.savefig(file, dpi=150)
     return file

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -133,10 +132,10 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
     if not directory.is_dir():
         return
     for project in sorted(directory.glob(f"{_prefix(settings)}-*")):
+        there = Experiment(project, read_only=True)
         if settings.reset_training:
-            shutil.rmtree(project)
-        elif project.name != name:
-            there = Experiment(project, read_only=True)
+            there.clear()
+        elif project.name != name and there.exists():
             known = there.record().get("configuration", {})
             later = {key: default for key, default in SEARCH.items() if key in known}
             there.compare({**later, **configuration}, partly=True)

@@ -40,9 +40,11 @@ def main(argv: list[str]) -> int:
     file = Path(known["output"].value or home / _PAGE)
 
     from bpfree.reporting import frames
+    from bpfree.tuning.records import check_place
 
     for directory in directories:  # a mistake is answered before Bokeh is imported
         frames.projects(directory)
+    check_place(file.parent)
 
     from bpfree.reporting import page
 

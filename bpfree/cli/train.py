@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bpfree.cli import answer, experiment, flags
 from bpfree.errors import UserError
-from bpfree.tuning import space
+from bpfree.tuning import records, space
 
 PROGRAM = (
     "train.py: trains one network by one learning rule, with the flags of tune.py.\n\n"
@@ -41,6 +41,9 @@ def main(argv: list[str]) -> int:
             )
     settings = replace(settings, executions_per_trial=1)
     choices = space.single(settings.given)
+    records.check_place(settings.experiment_dir or "runs")
+    if settings.experiment_dir:
+        _check_place(settings)
     data, hypermodel, configuration = experiment.prepare(settings, choices)
     name = experiment.project_name(settings, configuration)
     directory = Path(settings.experiment_dir or Path("runs") / name)
@@ -61,9 +64,27 @@ def main(argv: list[str]) -> int:
         verbose=2,
     )
     experiment.search(tuner, settings, data, configuration)
-    (trial,) = tuner.experiment.trials()
+    (values,) = tuner.oracle.points()
+    trial = tuner.experiment.trial(0, values)
     if trial.state != "completed":
         print(trial.failure)
         return answer.NOTHING_SUCCEEDED
     conclusion.conclude_run(tuner, trial, data)
     return 0
+
+
+def _check_place(settings: flags.Settings) -> None:
+    """Raises a UserError where a sweep lies, or files in the place of the run's that are of no run."""
+    there = records.Experiment(settings.experiment_dir, read_only=True)
+    if there.exists():
+        if not settings.reset_training and any(trial.index for trial in there.trials()):
+            raise UserError(
+                f"{there.path} holds a sweep: give another directory, or --reset_training to delete it."
+            )
+        return
+    taken = [name for name in records.RUN_FILES if (there.path / name).exists()]
+    if taken:
+        raise UserError(
+            f"{there.path} holds {', '.join(taken)}, and no experiment that wrote it: give another "
+            "directory, or move it away."
+        )

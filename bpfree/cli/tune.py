@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bpfree.cli import answer, experiment, flags, renewal
 from bpfree.errors import UserError
-from bpfree.tuning import space
+from bpfree.tuning import records, space
 
 PROGRAM = (
     "tune.py: searches learning rules, architectures and learning rates, by default as a grid.\n\n"
@@ -26,6 +26,8 @@ def main(argv: list[str]) -> int:
         return 0
     if not settings.experiment_dir and not settings.dry_run:
         raise UserError("No directory to write to: give --experiment_dir, e.g. runs/first.")
+    if not settings.dry_run:
+        records.check_place(settings.experiment_dir)
     choices = space.choices(settings.given, settings.problem_type, settings.objective)
     data, hypermodel, configuration = experiment.prepare(settings, choices)
     if settings.dry_run:

@@ -90,16 +90,16 @@ def projects(directory: str | os.PathLike) -> list[Experiment]:
     Raises:
         UserError: there is none.
     """
-    folder = Path(directory).resolve()
+    folder, name = Path(directory).resolve(), repr(os.fspath(directory))
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder {directory}: give that of an experiment or of one of its projects."
+            f"There is no folder {name}: give that of an experiment or of one of its projects."
         )
     candidates = [folder] if _is_project(folder) else sorted(folder.iterdir())
     found = [Experiment(path, read_only=True) for path in candidates if _is_project(path)]
     if not found:
         raise UserError(
-            f"{directory} holds no experiment: give the folder that was given to tune.py, or that "
+            f"{name} holds no experiment: give the folder that was given to tune.py, or that "
             "of one of its projects."
         )
     return found

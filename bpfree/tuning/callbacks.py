@@ -11,7 +11,7 @@ import keras_tuner
 
 from bpfree.costs import RunningAccount
 from bpfree.data.batches import Batches
-from bpfree.errors import UserError
+from bpfree.errors import SearchError
 from bpfree.tuning.checkpoint import Checkpoint, arrays, write_archive
 from bpfree.tuning.records import Execution, Trial
 
@@ -110,9 +110,9 @@ def save_weights(path, model: keras.Model) -> None:
 
 
 def check(row: dict, objective: str) -> None:
-    """Raises Diverged unless the losses and the objective are finite, UserError without the latter."""
+    """Raises Diverged unless the losses and the objective are finite, SearchError without the latter."""
     if objective not in row:
-        raise UserError(
+        raise SearchError(
             f"The objective {objective!r} is not logged: choose one of "
             f"{', '.join(name for name in row if name != 'epoch')}."
         )

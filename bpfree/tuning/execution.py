@@ -13,7 +13,7 @@ from bpfree.costs import Costs, Meter, RunningAccount
 from bpfree.data.batches import Batches, feed, stream
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import augmenter, scaler
-from bpfree.errors import DiskError, UserError
+from bpfree.errors import SearchError, UserError
 from bpfree.schedule import last_turn
 from bpfree.tuning.callbacks import Diverged, Recorder, best_epoch, check, failed
 from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
@@ -159,7 +159,7 @@ def run(
                 epochs=regime.last,
                 verbose=0,
             )
-        except DiskError:
+        except SearchError:
             raise
         except Exception:
             failed(callbacks)
@@ -235,6 +235,15 @@ def finish(execution: Execution, regime: Regime, seed: int, costs: Costs) -> dic
     if not pauses(result, regime):
         Checkpoint(execution.checkpoint).remove()
     return result
+
+
+def recover(execution: Execution, regime: Regime, seed: int) -> None:
+    """Makes the lost result of an execution that came to the regime's last epoch from its history.
+
+    What it cost is lost; one that was stopped before does not tell so, and is trained again.
+    """
+    if execution.result() is None and len(execution.history()) == regime.last:
+        finish(execution, regime, seed, Costs.of({}))
 
 
 def pauses(result: dict[str, Any], regime: Regime) -> bool:

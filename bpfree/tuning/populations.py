@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from bpfree.data.batches import Batches
-from bpfree.errors import DiskError, UserError
+from bpfree.errors import SearchError, UserError
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.execution import Feed, ended
 from bpfree.tuning.member import Member
@@ -66,7 +66,7 @@ class Populations:
         first = self.tuner.experiment.trial(index, self.points[index])
         try:
             self._train(first, trials)
-        except DiskError:
+        except SearchError:
             raise
         except Exception as error:
             if key in self._noted:

@@ -23,7 +23,9 @@ import math
 import os
 import re
 import secrets
+import shutil
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,8 +44,10 @@ _ADVICE = {
     errno.EPERM: _OTHER_PLACE,
     errno.ENOTDIR: _OTHER_PLACE,
     errno.EEXIST: _OTHER_PLACE,
+    errno.ENAMETOOLONG: "give a directory with a shorter name",
 }
 _UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_LONGEST, _MOST = 80, 6  # characters of a value, and values, in a sentence on what differs
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -104,6 +108,27 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
                 os.unlink(temporary)
             raise
         _sync_folder(path.parent)
+
+
+def check_place(directory: str | os.PathLike) -> None:
+    """Makes sure that a directory can be made, if it is not there, and written to; leaves nothing behind.
+
+    Raises:
+        UserError: it cannot; the message says why.
+    """
+    path, made = Path(directory), []
+    try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        reason = os.strerror(error.errno).lower()
+        advice = _ADVICE.get(error.errno, _OTHER_PLACE)
+        raise UserError(f"Cannot write to {str(path)!r} ({reason}): {advice}.") from error
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -195,15 +220,49 @@ def _warn_of_spoilt(path: Path, set_aside: bool) -> None:
         warnings.warn(f"{path} is spoilt: taken as missing.", stacklevel=3)
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """What differs between two configurations, each by its dotted name with both values."""
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """What differs between two configurations: dotted names, and both values in words."""
+    there, here = _by_name(there), _by_name(here)
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in sorted({*there, *here}):
             dotted = f"{name}.{key}" if name else key
             yield from _differences(there.get(key, ...), here.get(key, ...), dotted)
     elif there is ... or here is ... or _canonical(there) != _canonical(here):
-        before, now = ("missing" if v is ... else _canonical(v) for v in (there, here))
-        yield f"{name} is {before} there and {now} here"
+        yield name, f"{_shown(there)} there and {_shown(here)} here"
+
+
+def _by_name(value: Any) -> Any:
+    """Hyperparameters of a search space by their names; anything else as it is."""
+    listed = isinstance(value, list) and value
+    if listed and all(isinstance(item, Mapping) and "name" in item for item in value):
+        return {item["name"]: item.get("values", item.get("value", item)) for item in value}
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = "missing" if value is ... else _canonical(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _sentence(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs, each once: a hyperparameter is known by its name, wherever it stands."""
+    found: dict[str, str] = {}
+    for name, values in _differences(there, here):
+        found.setdefault(re.sub(r"^(choices|space)\.", "", name), values)
+    if not found and _canonical(there) != _canonical(here):
+        return "space has another order or other conditions"
+    named = [f"{name} is {values}" for name, values in found.items()]
+    more = [f"{len(named) - _MOST} more"] if len(named) > _MOST else []
+    return ", ".join(named[:_MOST] + more)
+
+
+RUN_FILES = ("history.csv", "test.json", "model.keras", "history.png")
+"""What train.py puts into an experiment's folder, beside its records."""
+
+_OURS = re.compile(
+    r"(experiment\.json|test\.json)(\.corrupt(-\d+)?)?|lock|trials|log|source(-\d+)?\.tar\.gz|report\.html"
+    r"|leaderboard\.csv|learning_curves\.png|best_models|" + "|".join(map(re.escape, RUN_FILES))
+)
 
 
 class Experiment:
@@ -246,11 +305,16 @@ class Experiment:
         Raises:
             UserError: it was not; the message names everything that differs.
         """
-        there = self.record().get("configuration", {})
+        there = self.record().get("configuration")
+        if not isinstance(there, Mapping):
+            raise UserError(
+                f"{self.path} holds an experiment whose experiment.json does not tell its configuration "
+                "any more: give another directory, or --reset_training to start this one anew."
+            )
         if partly:
             there = {key: value for key, value in there.items() if key in configuration}
         here = _from_json(_to_json(configuration))
-        differing = ", ".join(_differences(there, here))
+        differing = _sentence(there, here)
         if differing:
             raise UserError(
                 f"{self.path} holds an experiment with another configuration ({differing}): "
@@ -260,6 +324,26 @@ class Experiment:
     def record(self) -> dict[str, Any]:
         """The content of `experiment.json`: `configuration`, versions and so on; {} when absent."""
         return read_json(self._file, set_aside=not self.read_only) or {}
+
+    def exists(self) -> bool:
+        """Whether there is something of an experiment, if only its trials."""
+        record = read_json(self._file, set_aside=False) or {}
+        return "configuration" in record or bool(self._trial_folders())
+
+    def clear(self) -> None:
+        """Deletes what bpfree has written; whatever else lies there stays, and so does the folder then.
+
+        Raises:
+            UserError: another process is at work on it.
+        """
+        if not self.exists():
+            return
+        with self.lock(), _disk("write", self.path):
+            for path in self.path.iterdir():
+                if _OURS.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with suppress(OSError):
+                self.path.rmdir()
 
     def trial(self, index: int, hyperparameters: Mapping[str, Any]) -> Trial:
         """The trial of these hyperparameters, as recorded or new; nothing is written yet.
@@ -278,9 +362,7 @@ class Experiment:
         `hyperparameters` is empty where `trial.json` was lost; `trial` brings such a trial back
         with its executions.
         """
-        folders = (self.path / "trials").glob("*")
-        named = [folder for folder in folders if re.fullmatch(r"\d{4,}-[0-9a-f]{8}", folder.name)]
-        trials = [Trial(folder, read_only=self.read_only) for folder in named]
+        trials = [Trial(folder, read_only=self.read_only) for folder in self._trial_folders()]
         return sorted(trials, key=lambda trial: (trial.index, trial.id))
 
     def progress(self) -> int:
@@ -329,6 +411,10 @@ class Experiment:
         """Removes what a killed process left half-written; safe under the lock alone."""
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+    def _trial_folders(self) -> list[Path]:
+        folders = (self.path / "trials").glob("*")
+        return [folder for folder in folders if re.fullmatch(r"\d{4,}-[0-9a-f]{8}", folder.name)]
 
     @property
     def _file(self) -> Path:
@@ -414,6 +500,20 @@ class Trial:
         """
         self.state, self.score, self.scores, self.failure = "failed", None, list(scores), failure
         self.save()
+
+    def mend(self) -> None:
+        """Takes back what was recorded of it where an execution has lost its history or its result.
+
+        A trial that has failed stays as it is.
+        """
+        if self.state == "failed":
+            return
+        lost = [execution.mend() for execution in self.executions()]
+        if self.state == "completed":
+            lost += [self.execution(k).result() is None for k in range(len(self.scores))]
+        if any(lost) and self.state != "pending":
+            self.state, self.score, self.scores, self.until = "pending", None, [], None
+            self.save()
 
     def _recorded(self) -> int:
         return sum(len(execution.history()) for execution in self.executions())
@@ -513,6 +613,21 @@ class Execution:
                 `peak_host_memory` and `peak_device_memory`.
         """
         write_json(self.result_file, result)
+
+    def mend(self) -> bool:
+        """Begins a finished execution anew whose history lacks epochs of its result; whether it did.
+
+        It may have more: one that had paused has gone on.
+        """
+        result = self.result()
+        if result is None or result.get("epochs", math.inf) <= len(self.history()):
+            return False
+        if self.history_file.exists():
+            _warn_of_spoilt(self.history_file, set_aside=True)
+        with _disk("write", self.path):
+            for file in (self.result_file, self.checkpoint):
+                file.unlink(missing_ok=True)
+        return True
 
     def _read(self) -> tuple[list[str], list[dict[str, float]], bool]:
         """Columns and rows up to the first line that is no epoch, and whether that was all."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bpfree.errors import DiskError
+from bpfree.errors import SearchError
 from bpfree.tuning.checkpoint import assign
 from bpfree.tuning.member import Member, numbered
 from bpfree.tuning.population import Program, Values
@@ -93,7 +93,7 @@ def _begin(members: dict[int, Member], ended: Callable[[Member], None]) -> dict[
         try:
             if not member.ended:
                 values[slot] = member.begin()
-        except DiskError:
+        except SearchError:
             raise
         except Exception:
             member.fail()
@@ -155,7 +155,7 @@ class _Stack:
                 if member.reads_weights:
                     assign(self.program.variables, numbered(values[slot]))
                 member.epoch_ended({name: column[place] for name, column in logs.items()}, spent)
-            except DiskError:
+            except SearchError:
                 raise
             except Exception:
                 member.fail()

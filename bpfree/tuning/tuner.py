@@ -23,7 +23,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from bpfree.costs import Meter
 from bpfree.data.dataset import Dataset
 from bpfree.data.preprocessing import scaler
-from bpfree.errors import DiskError, UserError
+from bpfree.errors import SearchError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
 from bpfree.tuning.crew import Crew
@@ -91,12 +91,13 @@ class Search(keras_tuner.Tuner):
         self.experiment = records.Experiment(
             Path(directory or ".") / (project_name or "untitled_project")
         )
+        if overwrite:
+            self.experiment.clear()
         super().__init__(
             oracle,
             hypermodel,
             directory=os.fspath(directory) if directory else None,
             project_name=project_name,
-            overwrite=overwrite,
             executions_per_trial=executions_per_trial,
         )
         self.seed = seed
@@ -142,8 +143,8 @@ class Search(keras_tuner.Tuner):
                 instead.
 
         Raises:
-            UserError: if the project holds another configuration, the disk is full, or no point of
-                the grid is admissible.
+            UserError: if the project holds another configuration, the disk is full, no point of the
+                grid is admissible, or training does not log the objective.
         """
         self.regime = Regime(epochs, self.oracle.objective, self.score, **regime)
         trials: dict[int, Trial] = {}  # what came of those so far, by which the oracle goes on
@@ -153,6 +154,7 @@ class Search(keras_tuner.Tuner):
             raise UserError("The grid is empty, since no combination can work: allow other values.")
         for values in first.points.values():
             scaler(self.regime.for_trial(values).scaler, data.x_train.dtype)
+        self._check_trials(first.points)
         self.experiment.open(
             about.configuration(self, data, settings or {}),
             {
@@ -165,6 +167,7 @@ class Search(keras_tuner.Tuner):
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
         with self.experiment.lock(), self.meter, self._progress() as progress:
+            self._mend()
             populations = None if workers else self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
             for wave in chain([first], waves):
@@ -339,12 +342,45 @@ class Search(keras_tuner.Tuner):
             return
         try:
             scores = self.run_trial(trial, data, callbacks, progress.epoch_ended)
-        except DiskError:
+        except SearchError:
             raise
         except Exception:
             trial.fail(traceback.format_exc(), self._scores(trial))
         else:
             trial.complete(sum(scores) / len(scores), scores)
+
+    def _check_trials(self, points: Mapping[int, dict[str, Any]]) -> None:
+        """Where `experiment.json` is lost, tells another search by what is left of its first trials."""
+        if self.experiment.record():
+            return
+        for trial in self.experiment.trials():
+            values = points.get(trial.index)
+            if values and not self._may_be_ours(trial, values):
+                raise UserError(
+                    f"{trial.path} is of another configuration, and experiment.json is lost: give "
+                    "another directory, or --reset_training to start this one anew."
+                )
+
+    def _may_be_ours(self, trial: records.Trial, values: dict[str, Any]) -> bool:
+        if trial.id != self.experiment.trial(trial.index, values).id:
+            return False
+        epochs, stopped = self.regime.epochs, self.regime.early_stopping or trial.until
+        results = [(done.index, done.result()) for done in trial.executions()]
+        return all(
+            result.get("seed") == self.seed + k
+            and (result["epochs"] == epochs or stopped and result["epochs"] < epochs)
+            for k, result in results
+            if result
+        )
+
+    def _mend(self) -> None:
+        """Makes unfinished what spoilt files have lost, but for results that follow from what is left."""
+        for trial in self.experiment.trials():
+            if trial.state == "completed":
+                regime = replace(self.regime, until=trial.until)
+                for done in map(trial.execution, range(len(trial.scores))):
+                    execution.recover(done, regime, self.seed + done.index)
+            trial.mend()
 
     def _scores(self, trial: records.Trial) -> list[float]:
         """The scores of the executions that are finished."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 
 import bpfree
-from bpfree.cli import answer, train, tune
+from bpfree.cli import answer, conclusion, experiment, flags, train, tune
 from bpfree.cli.plugin import load_plugin
 from bpfree.errors import UserError
+from bpfree.tuning.records import Experiment
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -249,6 +251,58 @@ def test_train_reset_begins_anew(trained):
     (trial,) = (folder / "trials").glob("*/trial.json")
     assert trial.stat().st_mtime_ns > before
     assert (folder / "history.csv").read_bytes() == history
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("reset", [[], ["--reset_training"]])
+def test_train_leaves_the_files_of_others(reset, tmp_path, capsys):
+    (tmp_path / "history.csv").write_text("mine")
+    (tmp_path / "model.keras").write_text("mine as well")
+    before = contents(tmp_path)
+    assert run(train, f"--experiment_dir={tmp_path}", *ONE, "--lr=0.01", *reset) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds history.csv, model.keras, and no experiment" in line
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.once
+def test_train_does_not_go_on_in_a_sweep(tmp_path, capsys):
+    for index in range(2):
+        Experiment(tmp_path).trial(index, {"lr": index}).save()
+    assert run(train, f"--experiment_dir={tmp_path}", *ONE, "--lr=0.01") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds a sweep" in line
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", [tune, train], ids=["tune", "train"])
+def test_a_place_that_cannot_be_written_is_one_line(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/below", "x" * 300):
+        assert run(command, f"--experiment_dir={tmp_path / place}", *ONE, "--lr=0.01") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Cannot write to" in line and place in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.once
+def test_a_reset_leaves_folders_that_are_no_experiments(tmp_path):
+    mine = tmp_path / "digits_classification_val_loss-notes"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    settings = flags.parse(["tune.py", f"--experiment_dir={tmp_path}", "--reset_training"], "")
+    experiment.claim(settings, "any", {})
+    assert (mine / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.once
+def test_without_a_history_there_is_no_picture(trained, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    (history,) = folder.glob("trials/*/execution-0/history.csv")
+    history.write_bytes(b"epoch,loss\n")
+    (folder / "history.png").unlink()
+    assert conclusion.picture(folder, "history.png") is None
+    assert not (folder / "history.png").exists()
 
 
 # -- tune.py ----------------------------------------------------------------------------------

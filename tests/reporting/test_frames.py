@@ -86,7 +86,7 @@ def test_the_columns_come_in_a_reader_s_order(runs):
         "algorithm", "lr", "seeds", "activation",
         "dataset", "objective", "num_epochs", "use_xla", "reg",
         "seed", "score", "trial_score", "epochs", "best_epoch",
-        "seconds", "train_flops", "energy", "idle_power", "peak_host_memory", "peak_device_memory",
+        "seconds", "train_flops", "energy", "peak_host_memory", "peak_device_memory", "idle_power",
         "loss", "val_error", "test_error", "failure",
     ]  # fmt: skip
 
@@ -207,11 +207,14 @@ def test_an_experiment_that_has_only_begun_has_empty_frames(tmp_path):
 
 
 @pytest.mark.parametrize("table", [results, histories, leaderboard])
-def test_no_experiment_gets_a_sentence(tmp_path, table):
-    with pytest.raises(UserError, match=r"There is no folder .*/x: give [^.]*\.$"):
+def test_no_experiment_gets_a_sentence(tmp_path, table, monkeypatch):
+    with pytest.raises(UserError, match=r"There is no folder '.*/x': give [^.]*\.$"):
         table(tmp_path / "x")
     with pytest.raises(UserError, match=r"holds no experiment: give [^\n]*\.$"):
         table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^'' holds no experiment"):
+        table("")
 
 
 def test_the_leaderboard_holds_each_rules_best_trial(runs):

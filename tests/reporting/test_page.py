@@ -369,6 +369,26 @@ def test_the_command_writes_one_page_and_overwrites_no_other_file(experiment, tm
     assert (tmp_path / "notes.html").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("folder", "exists and is no report page"),
+        ("file/page.html", "file exists"),
+        ("/proc/foo/page.html", "no such file"),
+        ("x" * 300, "file name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path, output, reason, capsys):
+    Experiment(tmp_path).open(CONFIGURATION, ABOUT)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(tmp_path, f"--output={tmp_path / output}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line and output.removesuffix("/page.html") in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("arguments", [[], ["nowhere"], ["."], ["--ouput=x", "."]])
 def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -163,6 +163,20 @@ def test_a_finished_search_does_nothing_again(tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*is spoilt")
+@pytest.mark.parametrize(("name", "lives"), [("result.json", 0), ("history.csv", 10**6)])
+def test_spoilt_files_of_a_finished_search_are_made_again(name, lives, tmp_path):
+    """Whichever rung a trial came to, all promotions are those of before."""
+    project = search(tmp_path).experiment.path
+    trials, lengths = tried(project), epochs(project)
+    for file in tmp_path.rglob(name):
+        file.write_text("{")
+    search(tmp_path, lives=lives)
+    assert (tried(project), epochs(project)) == (trials, lengths)
+    assert all(e.result() for t in Experiment(project).trials() for e in t.executions())
+
+
+@pytest.mark.once
 def test_too_few_epochs_for_a_rung(tmp_path):
     with pytest.raises(UserError, match="received 9: give at least 10 epochs"):
         search(tmp_path, factor=10)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bpfree.errors import UserError
-from bpfree.tuning.records import Experiment, read_json, write_atomic, write_json
+from bpfree.tuning.records import Experiment, check_place, read_json, write_atomic, write_json
 
 pytestmark = pytest.mark.once
 
@@ -203,11 +203,91 @@ def test_another_configuration_is_refused_by_name_of_what_differs(experiment):
                          "seed": None})  # fmt: skip
     text = sentence(caught)
     assert "num_epochs is 10 there and 20 here" in text
-    assert 'space.arch is ["500"] there and ["1000"] here' in text
+    assert 'arch is ["500"] there and ["1000"] here' in text
     assert "seed is missing there and null here" in text
     assert "lr" not in text and "bn" not in text
     assert str(experiment.path) in text and "--reset_training" in text
     assert files(experiment.path) == before
+
+
+def test_of_another_space_only_what_differs_is_named(experiment):
+    """Once, though the command line's choices have it as well; long values and lists are cut."""
+
+    def space(**swept):
+        parameters = [
+            {"type": "Choice", "name": name, "values": values, "default": values[0]}
+            for name, values in {"algorithm": ["bp", "dfa"], "lr": [0.1], **swept}.items()
+        ]
+        return {"choices": swept, "space": parameters}
+
+    fixed = {"type": "Fixed", "name": "scaler", "value": "standard", "conditions": []}
+    first = space(algorithm=["bp", "dfa"])
+    experiment.open(first)
+    with pytest.raises(UserError, match=r'\(scaler is missing there and "standard" here\)'):
+        experiment.open({**first, "space": [*first["space"], fixed]})
+    with pytest.raises(UserError, match=r"\(space has another order or other conditions\)"):
+        experiment.open({**first, "space": first["space"][::-1]})
+    with pytest.raises(UserError) as caught:
+        experiment.open(space(algorithm=["bp", "dfa", "drtp"]))
+    text = sentence(caught)
+    assert '(algorithm is ["bp","dfa"] there and ["bp","dfa","drtp"] here)' in text
+    with pytest.raises(UserError) as caught:
+        experiment.open(space(**{f"rate{n}": [0.1] * 99 for n in range(20)}))
+    assert "15 more" in sentence(caught) and len(str(caught.value)) < 1000
+
+
+def test_an_experiment_that_does_not_tell_its_configuration_is_not_compared(experiment):
+    experiment.trial(0, HYPERPARAMETERS).save()
+    with pytest.raises(UserError, match="does not tell its configuration"):
+        experiment.compare({"seed": 0})
+
+
+def test_clearing_deletes_what_is_ours_alone(experiment):
+    experiment.open({"seed": 0})
+    experiment.trial(0, HYPERPARAMETERS).save()
+    (experiment.path / "model.keras").write_text("ours")
+    (experiment.path / "notes.txt").write_text("mine")
+    experiment.clear()
+    assert files(experiment.path) == {Path("notes.txt"): b"mine"}
+    (experiment.path / "model.keras").write_text("mine")
+    experiment.clear()
+    assert (experiment.path / "model.keras").read_text() == "mine"
+    (experiment.path / "notes.txt").unlink()
+    experiment.open({"seed": 0})
+    experiment.clear()
+    assert not experiment.path.exists()
+
+
+def test_nothing_is_cleared_that_another_process_works_on(experiment):
+    experiment.open({"seed": 0})
+    with experiment.lock():
+        before = files(experiment.path)
+        with pytest.raises(UserError, match="in use"):
+            Experiment(experiment.path).clear()
+        assert files(experiment.path) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file", "file exists"),
+        ("file/below", "not a directory"),
+        ("x" * 300, "file name too long"),
+        ("/proc/foo/bar", "no such file"),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_gets_a_sentence(tmp_path, place, reason):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        check_place(tmp_path / place)
+    assert reason in sentence(caught)
+    assert files(tmp_path) == {Path("file"): b"mine"}
+
+
+def test_checking_a_place_leaves_nothing(tmp_path):
+    check_place(tmp_path / "a" / "b")
+    check_place(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trial_is_named_by_index_and_hash_of_its_values(experiment):

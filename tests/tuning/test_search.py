@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from formula import DATA, hypermodel, trained
 from measured import MEASURED
 
 import bpfree
@@ -169,7 +170,7 @@ def test_a_finished_search_does_nothing_again(search, data):
         ("executions_per_trial", {"executions_per_trial": 3}, {}),
         ("epochs", {}, {"epochs": EPOCHS + 1}),
         ("batch_size", {}, {"batch_size": 16}),
-        ("space", {"hypermodel": Build([0.03, 0.003, 0.3])}, {}),
+        ("lr is .* there and .* here[)]", {"hypermodel": Build([0.03, 0.003, 0.3])}, {}),
         ("score", {"score": "last"}, {}),
         ("dropout", {}, {"settings": {"dropout": 0.5}}),
     ],
@@ -205,6 +206,72 @@ def test_same_seed_same_numbers_elsewhere_and_after_an_interruption(search, data
     assert records(tmp_path / "p") == records(search.project)
 
 
+def formulaic(folder, trainings):
+    """A search of one trial, which may take so many epochs."""
+    kind = trained(GridSearch, lambda values, epoch: values["lr"] / epoch, trainings)
+    model = hypermodel(EPOCHS, algorithm=["bp"], lr=[0.1])
+    return kind(model, "val_loss", folder, "p", EXECUTIONS, population="off", verbose=0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("name", "spoil", "trainings"),
+    [
+        ("result.json", lambda content: content[:30], 0),  # it follows from the history
+        ("history.csv", lambda content: content.splitlines()[0] + b"\n", EPOCHS),
+        ("history.csv", lambda content: content[:-9], EPOCHS),
+        ("history.csv", lambda content: b"\xff\x00\xfe" * 20, EPOCHS),
+        ("history.csv", lambda content: b"", EPOCHS),
+    ],
+)
+def test_a_spoilt_file_of_a_finished_execution_is_made_again(name, spoil, trainings, tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    (file,) = tmp_path.glob(f"p/trials/*/execution-1/{name}")
+    whole = histories(tmp_path / "p")
+    file.write_bytes(spoil(file.read_bytes()))
+    again = formulaic(tmp_path, trainings)
+    with pytest.warns(UserWarning, match=f"{name} is spoilt: set aside"):
+        again.search(DATA, epochs=EPOCHS)
+    assert [*again.leaderboard()["mean"]] == [pytest.approx(0.1 / EPOCHS)]
+    assert all(frame.equals(whole[key]) for key, frame in histories(tmp_path / "p").items())
+    assert set(again.results()["finished"]) == {True}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "epochs"), [({"lr": [0.2]}, EPOCHS), ({"seed": 1}, EPOCHS), ({}, EPOCHS + 1)]
+)
+def test_without_its_configuration_an_experiment_still_tells_another_one(options, epochs, tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    file = tmp_path / "p" / "experiment.json"
+    file.write_text(file.read_text()[:99])
+    seed, rates = options.get("seed", 0), options.get("lr", [0.1])
+    other = GridSearch(
+        hypermodel(epochs, algorithm=["bp"], lr=rates),
+        directory=tmp_path,
+        project_name="p",
+        executions_per_trial=EXECUTIONS,
+        seed=seed,
+    )
+    with pytest.warns(UserWarning, match="is spoilt"), pytest.raises(UserError, match="is lost"):
+        other.search(DATA, epochs=epochs)
+    formulaic(tmp_path, 0).search(DATA, epochs=EPOCHS)
+    assert "configuration" in json.loads(file.read_text())
+
+
+@pytest.mark.once
+def test_a_lost_result_of_an_execution_that_stopped_early_is_trained_again(tmp_path):
+    formulaic(tmp_path, EXECUTIONS * EPOCHS).search(DATA, epochs=EPOCHS)
+    (file,) = tmp_path.glob("p/trials/*/execution-1/result.json")
+    file.write_text("{")
+    history = file.with_name("history.csv")
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:EPOCHS]))
+    again = formulaic(tmp_path, EPOCHS)
+    with pytest.warns(UserWarning, match="result.json is spoilt"):
+        again.search(DATA, epochs=EPOCHS)
+    assert set(again.results()["finished"]) == {True}
+
+
 def moody(hp):
     kind = hp.Choice("kind", ["good", "raises", "explodes", "fine"])
     if kind == "raises" and "seed" in hp.values:
@@ -230,16 +297,12 @@ def test_failures_are_recorded_and_the_others_complete(data, tmp_path):
 
 @pytest.mark.once
 def test_an_objective_that_is_not_logged_is_one_sentence(data, tmp_path):
-    """It names what there is, whether the search raises it or records it as the failure."""
-    made = tuner(Build([0.01]), tmp_path, objective="val_acuracy", executions_per_trial=1)
-    try:
+    """It names what there is, and no further trial is begun: none could have it."""
+    made = tuner(Build(), tmp_path, objective="val_acuracy", executions_per_trial=1)
+    with pytest.raises(UserError, match="'val_acuracy' is not logged.*val_accuracy"):
         made.search(data, epochs=1)
-        (record,) = trial_records(tmp_path / "p")
-        message = record["failure"].strip().splitlines()[-1]
-    except UserError as error:
-        message = str(error)
-    assert "'val_acuracy' is not logged" in message
-    assert "val_accuracy" in message
+    (record,) = trial_records(tmp_path / "p")
+    assert record["failure"] is None
 
 
 @pytest.mark.parametrize(

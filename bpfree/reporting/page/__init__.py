@@ -37,7 +37,8 @@ def write(directories: Sequence[str | os.PathLike], file: str | os.PathLike) -> 
         UserError: there is no experiment in one of them, or `file` is there and no such page.
     """
     path = Path(file)
-    if path.exists() and not _is_page(path):
+    # Path's own methods raise for a name that is too long, which `write_atomic` answers.
+    if os.path.isdir(path) or os.path.exists(path) and not _is_page(path):
         raise UserError(f"{path} exists and is no report page: give another --output.")
     write_atomic(path, render(directories))
 
