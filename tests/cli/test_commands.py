@@ -71,9 +71,6 @@ MISTAKES = {
     "--device=gpu:first": "gpu:first",
     "--plugin=/nowhere/rule.py": "/nowhere/rule.py",
     "--lr=0.1 --lr=0.1": "lr",
-    "--arch=vgg8b": "at least 16 by 16",
-    "--arch=CONV_4_3_1_1_FC_7": "7 units",
-    "--algorithm=dtp --arch=vit:patch=4": "vit",
     "--num_epochs=0": "num_epochs",
     "--extend_grid --lr=0.1": "extend_grid",
     "--search=random": "max_trials",
@@ -97,6 +94,18 @@ def test_mistakes_are_one_line_and_leave_nothing(command, mistake, tmp_path, mon
     assert len(ours) == 1, shown.err
     assert ours[0].startswith(("tune.py: ", "train.py: ")) and MISTAKES[mistake] in ours[0]
     assert shown.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arch", "sentence"),
+    [("vgg8b", "at least 16 by 16"), ("CONV_4_3_1_1_FC_7", "7 units"), ("vit:patch=4", "chain")],
+)
+def test_a_network_that_cannot_be_built_leaves_nothing(arch, sentence, tmp_path, capsys):
+    flags = [f"--arch={arch}", "--algorithm=dtp", *SMALL[1:]]
+    assert run(tune, f"--experiment_dir={tmp_path / 'runs'}", *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tune.py: ") and sentence in line
     assert not list(tmp_path.iterdir())
 
 

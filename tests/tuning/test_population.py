@@ -437,6 +437,9 @@ def double():
     keras.config.set_floatx("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(
+        "float32"
+    )  # Keras remembers that of the first layer made meanwhile
     jax.config.update("jax_enable_x64", False)
 
 
