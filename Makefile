@@ -32,7 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "bpfree: '$(PYTHON)' lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@test ! -e $(UNFINISHED) && $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $(STAMP) && touch $(UNFINISHED)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[$(EXTRAS)]'
+	@# On all cores, where pip compiles on one; templates among the packages are no Python, and fail.
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@mv $(UNFINISHED) $(STAMP)
 
 # Networks this small train for less time than XLA takes to compile them.

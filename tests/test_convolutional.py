@@ -115,7 +115,7 @@ def test_options_are_refused_without_data(arch, words):
 
 
 @pytest.mark.parametrize(
-    "kind", ["resnet18", *(pytest.param(k, marks=slow) for k in ("cnn", "vgg", "vit", "resnet50"))]
+    "kind", ["vit", *(pytest.param(k, marks=slow) for k in ("cnn", "vgg", "resnet18", "resnet50"))]
 )
 def test_gradients_do_not_leak_between_blocks(kind):
     """A later block's weights change no earlier gradient when cut, and do when not."""
@@ -137,7 +137,8 @@ def test_gradients_do_not_leak_between_blocks(kind):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("kind", [pytest.param("resnet18", marks=slow), "vit"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["resnet18", "vit"])
 def test_saved_and_loaded(kind, tmp_path):
     made, x = network(kind, dropout=0.1, batch_norm=True)
     learner = bpfree.Learner(made, "dfa:pool=true", seed=0)

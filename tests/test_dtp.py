@@ -249,7 +249,7 @@ def test_with_symmetric_feedback_two_layers_learn_as_under_bp():
     toy.assert_close(gradients(subject), [1.7 * g for g in bp])
 
 
-@pytest.mark.parametrize("pool", ["", ":pool=last"])
+@pytest.mark.parametrize("pool", ["", pytest.param(":pool=last", marks=pytest.mark.once)])
 def test_a_linear_convolutional_network_learns_as_under_bp(pool):
     """Un-pooling, padding and strides of the way back are those of the forward pass."""
     arch = f"CONV_2_3_1_1_CONV_3_3_2_1_FC_5_FC_3{pool}"
@@ -320,7 +320,9 @@ def test_a_step_trains_and_keeps_the_feedback():
         ("dtp:sigma=[0.1,0.2,0.3]", "5-4", "sigma of 'dtp' lists 3 values, and this network has 2"),
         ("dtp:iterations=-1", "5-4", "iterations ≥ 0"),
         ("dtp:feedback_loss=mse", "5-4", "one of ldrl, reconstruction"),
-        ("dtp", "resnet18:width=0.05", "is no chain around one"),
+        pytest.param(
+            *("dtp", "resnet18:width=0.05", "is no chain around one"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(rule, arch, words):

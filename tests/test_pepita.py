@@ -72,7 +72,7 @@ def units_at_rest(K_in, K_out):
     return ~np.any(K_in, axis=0), ~np.any(K_out, axis=1)
 
 
-@pytest.mark.parametrize("place", [pytest.param("before", marks=pytest.mark.once), "after"])
+@pytest.mark.parametrize("place", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_dropped_units_have_no_incoming_update(place):
     """A mask stands at the input of the next block, or at the end of a user's own."""
     net = toy.network("40-30", activation="linear", dropout=0.5)

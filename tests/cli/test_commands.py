@@ -97,6 +97,7 @@ def test_mistakes_are_one_line_and_leave_nothing(command, mistake, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arch", "sentence"),
     [("vgg8b", "at least 16 by 16"), ("CONV_4_3_1_1_FC_7", "7 units"), ("vit:patch=4", "chain")],

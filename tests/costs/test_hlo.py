@@ -178,6 +178,7 @@ def counted_by_xla(model, x, y):
     return jax.jit(model.train_step).lower(state, (x, y)).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_loop_of_a_rule_is_counted_turn_by_turn():
     few, many = (hlo.flops(backend.step_hlo(*step(f"dtp:iterations={n}"))) for n in (2, 12))

@@ -162,6 +162,7 @@ def test_blocks_in_turn_cost_less_than_all_at_once(data, tmp_path):
     assert 0 < in_turn["train_flops"] < all_at_once["train_flops"]
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_count_that_fails_ends_no_training(data, tmp_path, monkeypatch):
     def fail(*arguments):
