@@ -1,6 +1,7 @@
 """Learner: what it logs, what it accepts, and its gradients; rules are held to the contract elsewhere."""
 
 import json
+from itertools import product
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from oracles.mlp import Problem
 
 import bpfree
 from bpfree.errors import UserError
+from bpfree.layers.dropout import Dropout
+from bpfree.rules.rule import zero
 
 
 def problem(learner, x, y, w):
@@ -94,17 +97,14 @@ def adding(kind: str) -> bpfree.BlockNetwork:
     return bpfree.BlockNetwork(blocks, layers.Dense(3))
 
 
+QUICK = [("dtp", "add_loss"), ("fg", "activity")]
+RULES = ("bp", "dtp", "fa", "ff", "fg", "gait", "ll", "pepita", "sp")
+SLOW = [case for case in product(RULES, ("activity", "add_loss")) if case not in QUICK]
+
+
 @pytest.mark.parametrize(
     ("rule", "kind"),
-    [
-        ("dtp", "add_loss"),
-        ("fg", "activity"),
-        *(
-            pytest.param(rule, kind, marks=pytest.mark.slow)
-            for rule in ("bp", "dtp", "fa", "ff", "fg", "gait", "ll", "pepita", "sp")
-            for kind in ("activity", "add_loss")
-        ),
-    ],
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_what_layers_add_to_the_loss_is_learned_once_under_any_rule(rule, kind):
     """∂/∂K_2 = h_1ᵀ δ with δ = 0.6/N h_2 (1 − h_2²), and further down where the rule does not cut."""
@@ -162,6 +162,35 @@ def test_one_output_s_class_is_its_sign():
     assert np.any((scores > 0) != (scores > 0.5))
     found = learner.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
     assert found == pytest.approx(np.mean((scores > 0) == y))
+
+
+def test_what_layers_add_is_of_the_units_that_the_rule_keeps():
+    """A rule that takes 0.3/N Σ h_2² away again leaves nothing, if both passes draw the same masks."""
+
+    class Opposed(bpfree.rules.Rule):
+        name = "opposed"
+
+        def lesson(self, network, batch):
+            trace = self.trace(network, batch)
+            squares = ops.sum(ops.square(trace.activations[1]), axis=-1)
+            rest = zero(network.trainable_variables)
+            return [rest, -0.3 * batch.mean(squares), 0.0], trace.outputs
+
+    x, y, _ = toy.batch()
+    layers = keras.layers
+    blocks = [
+        layers.Dense(5, "tanh"),
+        keras.Sequential([Dropout(0.5, 1), layers.Dense(4), AddsToTheLoss()]),
+    ]
+    try:
+        learner = toy.learner(Opposed(), bpfree.BlockNetwork(blocks, layers.Dense(3)))
+        before = toy.values(learner.trainable_variables)
+        for gradient in toy.values(learner.gradients(x, y)):
+            assert np.abs(gradient).max() < 1e-6
+        assert toy.step(learner, x, y)["reg"] > 0
+    finally:
+        del bpfree.rules.rule.REGISTRY["opposed"]
+    toy.assert_close(toy.values(learner.trainable_variables), before, 1e-6)
 
 
 def test_without_regularisers_no_reg_is_logged():

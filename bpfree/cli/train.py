@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     choices = space.single(settings.given)
     records.check_place(settings.experiment_dir or "runs")
     if settings.experiment_dir:
-        _check_place(settings)
+        _check_taken(settings)
     data, hypermodel, configuration = experiment.prepare(settings, choices)
     name = experiment.project_name(settings, configuration)
     directory = Path(settings.experiment_dir or Path("runs") / name)
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check_place(settings: flags.Settings) -> None:
+def _check_taken(settings: flags.Settings) -> None:
     """Raises a UserError where a sweep lies, or files in the place of the run's that are of no run."""
     there = records.Experiment(settings.experiment_dir, read_only=True)
     if there.exists():
