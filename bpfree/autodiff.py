@@ -88,9 +88,28 @@ def gradients_here(
     Returns:
         The scalar, the structure, and one gradient per variable, zeros where nothing depends on it.
     """
-    take = _jax_gradients_here if BACKEND == "jax" else _tensorflow_gradients_here
-    scalar, structure, gradients = take(function, variables, state, scale)
-    return scalar, structure, [gradient / scale for gradient in gradients]
+    scalar, structure, pull = pullback(function, variables, state)
+    return scalar, structure, [gradient / scale for gradient in pull(scale)]
+
+
+def pullback(
+    function: Callable[[], tuple[Tensor, Any]],
+    variables: Sequence[keras.Variable],
+    state: Sequence[keras.Variable],
+) -> tuple[Tensor, Any, Callable[[Tensor], list[Tensor]]]:
+    """function(), and how a gradient by its tensor becomes gradients by the variables, when it is known.
+
+    Args:
+        function: returns a tensor y, and a structure of tensors.
+        variables: those to differentiate by.
+        state: every other variable that the function reads or assigns; what it assigns to them stays.
+
+    Returns:
+        y, the structure, and a function to be called once, `d -> [Σ_i d_i ∂y_i / ∂ variable]` of d in
+        the shape and type of y: one gradient per variable, zeros where y does not depend on it.
+    """
+    take = _jax_pullback if BACKEND == "jax" else _tensorflow_pullback
+    return take(function, variables, state)
 
 
 def attached(variables: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
@@ -179,37 +198,40 @@ def _jax_gradients(function, variables, state, jit_compile):
     return call
 
 
-def _jax_gradients_here(function, variables, state, scale):
+def _jax_pullback(function, variables, state):
     here = [jax.lax.stop_gradient(variable.value) for variable in state]
 
     def value(values):
         mapping = [*zip(variables, values, strict=True), *zip(state, here, strict=True)]
         with _scope(mapping) as scope:
             before = [scope.get_current_value(variable) for variable in state]
-            scalar, structure = function()
+            output, structure = function()
         # Only what the function assigned: handing the rest back would stop gradients outside.
         after = [
             None if (new := scope.get_current_value(variable)) is old else new
             for variable, old in zip(state, before, strict=True)
         ]
-        return scale * scalar, (scalar, structure, after)
+        return output, (structure, after)
 
     values = [jax.lax.stop_gradient(variable.value) for variable in variables]
-    gradients, (scalar, structure, after) = jax.grad(value, has_aux=True)(values)
+    output, pull, (structure, after) = jax.vjp(value, values, has_aux=True)
     for variable, new in zip(state, after, strict=True):
         if new is not None:
             variable.assign(new)
-    return scalar, structure, gradients
+    return output, structure, lambda upstream: pull(upstream)[0]
 
 
-def _tensorflow_gradients_here(function, variables, state, scale):
+def _tensorflow_pullback(function, variables, state):
     values = [variable.value for variable in variables]
     with tf.GradientTape() as tape:
         tape.watch(values)
-        scalar, structure = function()
-        scaled = scale * scalar
-    zero = tf.UnconnectedGradients.ZERO
-    return scalar, structure, tape.gradient(scaled, values, unconnected_gradients=zero)
+        output, structure = function()
+
+    def pull(upstream):
+        zero = tf.UnconnectedGradients.ZERO
+        return tape.gradient(output, values, upstream, unconnected_gradients=zero)
+
+    return output, structure, pull
 
 
 def _tensorflow_gradients(function, variables, state, jit_compile):

@@ -295,6 +295,25 @@ def test_surrogates_are_one_per_block_and_the_head_s():
     assert learner.surrogates(x, y, w) == pytest.approx([*expected, truth.loss()], rel=1e-5)
 
 
+SIGNALS = {
+    "dfa": lambda truth: truth.error(),
+    "dfa:recompute=true,signal_scale=0.5": lambda truth: 0.5 * truth.error(),
+    "sdfa:signal_scale=2.0": lambda truth: 2 * np.sign(truth.example_error()) * truth.shares,
+    "drtp": lambda truth: -truth.y * truth.shares,
+}
+"""What is projected to every block, (N, D)."""
+
+
+@pytest.mark.parametrize("spec", SIGNALS)
+def test_surrogates_of_a_projected_signal_are_its_products_with_the_activations(spec):
+    learner = toy.learner(spec)
+    truth = problem(learner, *toy.batch())
+    signal = SIGNALS[spec](truth)
+    products = [np.sum(signal @ F.T * h) for h, F in zip(truth.hidden, truth.feedback, strict=True)]
+    found = learner.surrogates(*toy.batch())
+    assert found == pytest.approx([*products, truth.loss()], rel=1e-5, abs=1e-6)
+
+
 def test_signal_scale_is_a_weight():
     """A sweep may vary it within one program."""
     learner = toy.learner("dfa")

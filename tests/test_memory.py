@@ -32,5 +32,8 @@ def test_memory_of_local_rules_does_not_grow_with_depth(rule):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow does not tell")
-def test_memory_of_backpropagation_does():
-    assert temporary("bp", 12) > 2 * temporary("bp", 4)
+def test_memory_of_backpropagation_does_and_projected_errors_need_no_more():
+    deep = temporary("bp", 12)
+    assert deep > 2 * temporary("bp", 4)
+    for rule in ("dfa", "sdfa"):
+        assert temporary(rule, 12) <= 1.1 * deep

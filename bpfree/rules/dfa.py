@@ -8,12 +8,12 @@ from typing import Any
 from keras import ops
 
 from bpfree.autodiff import isolated
+from bpfree.rules.error_projection import ErrorProjectionRule
 from bpfree.rules.local import in_turn
-from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Batch, Trace
 
 
-class DirectFeedbackAlignment(ProjectionRule):
+class DirectFeedbackAlignment(ErrorProjectionRule):
     """Direct feedback alignment: the output error, projected to every block.
 
         ∂L/∂h_l ← s · e F_lᵀ        surrogate  s Σ_{n,i} sg(e F_lᵀ)_{ni} h_{l,ni}
@@ -43,8 +43,8 @@ class DirectFeedbackAlignment(ProjectionRule):
         super().__init__(bw_init, signal_scale, pool, **kwargs)
         self.recompute = recompute
 
-    def surrogates(self, trace: Trace) -> list:
-        return self.send([trace.error] * len(trace.blocks), trace.activations)
+    def signal(self, trace: Trace):
+        return trace.error
 
     def lesson(self, network, batch: Batch) -> tuple[list, Any]:
         if not self.recompute:

@@ -84,8 +84,7 @@ def taught(rule: Rule, network, batch: Batch, index: int, step: Callable) -> tup
         surrogate, kept, passed = step()
         return surrogate, _stopped(kept), _stopped(passed)
     variables = rule.trained_with(network, index)
-    own = set(map(id, variables))
-    state = [v for v in (*network.variables, *rule.variables) if id(v) not in own]
+    state = everything_but(variables, network, rule)
     # In half precision the gradient of a sum keeps small signals that that of a mean would lose.
     count = ops.cast(ops.shape(batch.x)[0], "float32")
 
@@ -97,14 +96,20 @@ def taught(rule: Rule, network, batch: Batch, index: int, step: Callable) -> tup
     surrogate, (kept, passed), gradients = found
     gradients = list(map(ops.stop_gradient, gradients))
     surrogate = ops.stop_gradient(surrogate) + autodiff.attached(variables, gradients)
-    return surrogate, _stopped(kept), _after(gradients, _stopped(passed))
+    return surrogate, _stopped(kept), after(gradients, _stopped(passed))
 
 
 def _stopped(structure):
     return keras.tree.map_structure(ops.stop_gradient, structure)
 
 
-def _after(gradients: Sequence, structure):
+def everything_but(variables: Sequence, network, rule: Rule) -> list:
+    """The network's and the rule's other variables."""
+    own = set(map(id, variables))
+    return [v for v in (*network.variables, *rule.variables) if id(v) not in own]
+
+
+def after(gradients: Sequence, structure):
     """The structure's values, which wait for the gradients."""
     # No number is above infinity, NaN neither, so this is 0; a compiler does not know it.
     entries = [ops.reshape(gradient, (-1,))[0] for gradient in gradients]

@@ -72,9 +72,8 @@ class ProjectionRule(Rule):
         ]
 
     def sent(self, signal, h, index: int):
-        """The surrogate of one block: `s Σ sg(signal F_lᵀ) · h_l`."""
-        back = ops.stop_gradient(self.projections[index].back(signal, h))
-        return self.scale * ops.sum(back * ops.cast(h, "float32"))
+        """The surrogate of one block: `s Σ sg(signal F_lᵀ) · h_l`, added up as `s Σ sg(signal) · h_l F_l`."""
+        return self.scale * ops.sum(ops.stop_gradient(signal) * self.projections[index](h))
 
     def align(self, network) -> None:
         """Sets K_l = F_{l−1} F_lᵀ for l ≥ 2 and the head's K = F_L; K_1 stays as it is.

@@ -2,11 +2,11 @@
 
 from keras import ops
 
-from bpfree.rules.projection import ProjectionRule
+from bpfree.rules.error_projection import ErrorProjectionRule
 from bpfree.rules.trace import Trace
 
 
-class SignDirectFeedbackAlignment(ProjectionRule):
+class SignDirectFeedbackAlignment(ErrorProjectionRule):
     """Direct feedback alignment with the sign of each example's error.
 
         ∂L/∂h_l ← s · mean_n sign(e_n) F_lᵀ   surrogate  s/N Σ_n w_n Σ_i sg(sign(e_n) F_lᵀ)_i h_{l,ni}
@@ -22,6 +22,5 @@ class SignDirectFeedbackAlignment(ProjectionRule):
 
     name = "sdfa"
 
-    def surrogates(self, trace: Trace) -> list:
-        signal = ops.sign(trace.example_error) * trace.batch.shares[:, None]
-        return self.send([signal] * len(trace.blocks), trace.activations)
+    def signal(self, trace: Trace):
+        return ops.sign(trace.example_error) * trace.batch.shares[:, None]
