@@ -48,6 +48,8 @@ class Rule(keras.layers.Layer):
     as_weights = ()
     """Names of options that only decide the values of weights: rules that differ in them alone are one
     program."""
+    alone: str | None = None
+    """Why its networks cannot train together as one program, in a sentence; None where they can."""
     heads = ()
     """Trained auxiliary heads, one per block. Only for rules that have some."""
 

@@ -155,6 +155,9 @@ def _check(model: keras.Model, regime, callbacks: Sequence[keras.callbacks.Callb
         raise UserError("augmentation prepares every batch on its own.")
     if getattr(model, "schedule", "simultaneous") != "simultaneous":
         raise UserError("the blocks learn in turn.")
+    alone = getattr(getattr(model, "rule", None), "alone", None)
+    if alone:
+        raise UserError(alone)
     for callback in callbacks:
         if not hasattr(callback, "reads_weights"):
             raise UserError(f"the callback {type(callback).__name__} may need a model of its own.")

@@ -370,6 +370,7 @@ def test_callbacks_see_their_members_weights(data, groups, tmp_path):
             *({"algorithm": ["ll"], "schedule": ["sequential"]}, {}, "in turn"),
             marks=pytest.mark.slow,
         ),
+        ({"algorithm": ["gait:inverse=solve"]}, {}, "inverse=solve"),
         ({}, {"callbacks": [keras.callbacks.TerminateOnNaN()]}, "TerminateOnNaN"),
     ],
 )
