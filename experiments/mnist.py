@@ -6,8 +6,8 @@
 
 For each rule: the learning rate among 1e-4, 3e-4 and 1e-3 and the number of epochs, at most 100, with
 the least validation error (54,000 training examples, 6,000 validation examples, seed 0); then five
-trainings on all 60,000 examples for that many epochs, with seeds 100 to 104, and the test error at
-their end. Both steps resume where they were if run again; flags that are not named below go on to
+trainings (`--seeds`) on all 60,000 examples for that many epochs, with seeds from 100 on, and the test
+error at their end. Both steps resume where they were if run again; flags that are not named below go on to
 tune.py. The last thing printed is the table.
 """
 
@@ -22,7 +22,7 @@ from bpfree.tuning.statistics import summary
 
 ROOT = Path(__file__).parents[1]
 NETWORK = ["--nobatch_norm", "--bw_init=ortho", "--reg_rate=0"]
-DATA = ["--dataset=mnist", "--scaler=zero_one", "--batch_size=100"]
+DATA = ["--dataset=mnist", "--scaler=zero_one"]
 RATES = ["--lr=1e-4", "--lr=3e-4", "--lr=1e-3"]
 FRESH_SEED = 100
 
@@ -50,8 +50,8 @@ def tune(directory: Path, rules: list[str], common: list[str], epochs: int) -> N
     )
 
 
-def retrain(directory: Path, chosen, common: list[str]) -> None:
-    """Five executions with the chosen learning rate and number of epochs, on all training data."""
+def retrain(directory: Path, chosen, common: list[str], seeds: int) -> None:
+    """As many executions as seeds with the chosen rate and number of epochs, on all training data."""
     sweep(
         directory,
         *common,
@@ -61,7 +61,7 @@ def retrain(directory: Path, chosen, common: list[str]) -> None:
         "--validation=0",
         "--objective=error",
         "--score=last",
-        "--executions_per_trial=5",
+        f"--executions_per_trial={seeds}",
         f"--seed={FRESH_SEED}",
     )
 
@@ -74,8 +74,12 @@ def main() -> None:
     parser.add_argument("--rule", action="append", help="repeatable [bp dfa drtp]")
     parser.add_argument("--num_epochs", type=int, default=100)
     parser.add_argument("--activation", default="tanh")
+    parser.add_argument("--batch_size", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 100 on")
     options, common = parser.parse_known_args()
-    common += [f"--arch={options.arch}", f"--activation={options.activation}"]
+    common += [
+        f"--{flag}={getattr(options, flag)}" for flag in ("arch", "activation", "batch_size")
+    ]
     rules = options.rule or ["bp", "dfa", "drtp"]
     folder = options.directory / options.arch
     tuning = folder / "-".join(["tuning", *rules])
@@ -85,7 +89,7 @@ def main() -> None:
     for rule in rules:
         of_rule = runs[runs["algorithm"] == rule]
         chosen = of_rule.loc[of_rule["score"].idxmin()]
-        retrain(folder / f"final-{rule}", chosen, common)
+        retrain(folder / f"final-{rule}", chosen, common, options.seeds)
         errors = reporting.results(folder / f"final-{rule}")["test_error"]
         rows.append((rule, f"{chosen.lr:g}", f"{chosen.best_epoch:.0f}", str(summary(errors))))
     print(f"\nMNIST 784-{options.arch}-10, test error in % (mean ± 95 % t interval)\n")

@@ -125,7 +125,8 @@ def test_without_a_seed_python_s_random_state_decides():
 
 
 @pytest.mark.parametrize(
-    "fw_init, variance", [("lecun", 1 / 300), ("glorot", 2 / 500), ("he", 2 / 300)]
+    "fw_init, variance",
+    [("lecun", 1 / 300), ("glorot", 2 / 500), ("he", 2 / 300), ("uniform", 1 / 900)],
 )
 def test_forward_variance(fw_init, variance):
     kernel = kernels(architectures.get("200", (300,), 3, fw_init=fw_init, seed=0))[0]

@@ -21,6 +21,7 @@ FORWARD_INITIALIZERS: dict[str, Callable[[int], Initializer.Initializer]] = {
     "lecun": lambda seed: Initializer.LecunNormal(seed=seed),
     "glorot": lambda seed: Initializer.GlorotNormal(seed=seed),
     "he": lambda seed: Initializer.HeNormal(seed=seed),
+    "uniform": lambda seed: Initializer.VarianceScaling(1 / 3, "fan_in", "uniform", seed),
     "zeros": lambda seed: Initializer.Zeros(),
     # The rule overwrites all but the first kernel once its feedback exists.
     "aligned": lambda seed: Initializer.Orthogonal(seed=seed),
@@ -48,9 +49,10 @@ class Parts:
         bn_momentum: of BN's moving mean and variance, in (0, 1): the weight of their last value.
         dropout: rate in [0, 1).
         use_bias: whether layers have one.
-        fw_init: `orthogonal` (gain 1), `lecun glorot he` (normal), `zeros`, or `aligned` (perceptrons
-            only: the rule sets K_l = F_{l−1} F_lᵀ and the head's K = F_L; only for rules with feedback
-            matrices). The head's kernel is of the same kind.
+        fw_init: `orthogonal` (gain 1), `lecun glorot he` (normal), `uniform` (±1/√n of n values that
+            are added up: PyTorch's default), `zeros`, or `aligned` (perceptrons only: the rule sets
+            K_l = F_{l−1} F_lᵀ and the head's K = F_L; only for rules with feedback matrices). The
+            head's kernel is of the same kind.
         problem_type: `classification` or `reconstruction`.
         seed: the run's seed. None takes one from Python's random state, which
             `keras.utils.set_random_seed` sets.

@@ -30,7 +30,7 @@ _HELP = {
     "activation": "tanh relu swish lrelu sigmoid elu step linear",
     "batch_norm": "batch normalisation",
     "bw_init": "feedback initialiser: ortho lecun glorot he uniform he_uniform",
-    "fw_init": "forward initialiser: orthogonal lecun glorot he zeros aligned",
+    "fw_init": "forward initialiser: orthogonal lecun glorot he uniform zeros aligned",
     "use_bias": "biases in Dense layers",
     "optimizer": "adam adamw nadam adagrad adamax lion rmsprop sgd momentum nag",
     "lr_schedule": "constant, cosine, multistep, multistep:100-150 (epochs)",
