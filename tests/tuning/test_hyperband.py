@@ -199,8 +199,8 @@ def data():
     return bpfree.data.load("digits", examples_frac=0.1, seed=0)
 
 
-def real(kind, folder, data, lr=None, run=None, **options):
-    given = {**GIVEN, **({"lr": [lr]} if lr else {})}
+def real(kind, folder, data, lr=None, run=None, optimizer="adam", **options):
+    given = {**GIVEN, "optimizer": [optimizer], **({"lr": [lr]} if lr else {})}
     choices = space.choices(given, "classification", "val_loss")
     model = HyperModel(data.input_shape, 10, choices, 4, len(data.x_train), use_xla=ON_JAX)
     options = {"executions_per_trial": 2, "seed": 5, "verbose": 0, "keep_weights": "all", **options}
@@ -254,7 +254,9 @@ def numbers(experiment):
 @on_jax
 @pytest.mark.slow
 def test_promoted_members_of_a_population_equal_lone_runs(data, tmp_path):
-    options = {"factor": 2, "seed": 5}
+    # Some pixels are constant, and what comes of them batch norm takes away: those weights' gradients are
+    # rounding, which differs between programs, and Adam would make whole steps of it.
+    options = {"factor": 2, "seed": 5, "optimizer": "momentum"}
     beside = real(Hyperband, tmp_path / "beside", data, population="auto", **options)
     alone = real(Hyperband, tmp_path / "alone", data, population="off", **options)
     found, wanted = numbers(beside), numbers(alone)
