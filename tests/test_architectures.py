@@ -133,6 +133,11 @@ def test_forward_variance(fw_init, variance):
     assert kernel.var() == pytest.approx(variance, rel=0.03)
 
 
+def test_uniform_forward_weights_end_at_one_over_the_root_of_fan_in():
+    kernel = kernels(architectures.get("200", (300,), 3, fw_init="uniform", seed=0))[0]
+    assert np.abs(kernel).max() == pytest.approx(1 / np.sqrt(300), rel=1e-3)
+
+
 def test_orthogonal_and_zero_forward_weights():
     first, head = kernels(architectures.get("4", (6,), 3, seed=0))
     np.testing.assert_allclose(first.T @ first, np.eye(4), atol=1e-6)

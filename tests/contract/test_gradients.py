@@ -316,6 +316,21 @@ def test_half_precision(spec, policy, tolerance, learners):
         assert np.linalg.norm(g - expected) <= tolerance * max(np.linalg.norm(expected), 1e-2)
 
 
+@pytest.mark.parametrize("spec", ["dfa", "sdfa", "drtp", "ll"])
+def test_half_precision_keeps_the_signals_of_a_large_batch(spec):
+    """Of 2048 examples an example's share of the mean is too small for float16, unless it is scaled."""
+    x, y, w = toy.batch(2048)
+    w = w / 256
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        learner = toy.learner(spec)
+        found = toy.values(learner.gradients(x, y, w))[:2]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for g, expected in zip(found, oracle(spec, learner, x, y, w)[:2], strict=True):
+        assert np.linalg.norm(g - expected) <= 0.01 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("spec", ["dfa", "ll"])
 def test_weights_that_are_normalised_by_their_sum(spec):
     """Reduction mean_with_sample_weight divides by Σw, in local losses too."""
