@@ -127,6 +127,10 @@ make_directory() {
 
 usage='usage: ./train.bash <experiment_dir> [flags of tune.py]'
 case ${1-} in
+  -h | -help | --help) # which writes nothing, whatever the directory
+    printf '%s\n\n' "$usage"
+    set -- . "$1"
+    ;;
   '') refuse "no experiment directory given; $usage" ;;
   -*) refuse "the experiment directory comes first, before '$1'; $usage" ;;
 esac

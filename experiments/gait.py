@@ -31,8 +31,8 @@ from bpfree.tuning.statistics import paired_difference, summary
 
 CONTENDERS = {
     "bp": ("bp", 1e-4),
-    "gait": ("gait:ortho_reg=0.1,inverse=solve", 1e-4),
-    "tp": ("tp:ortho_reg=1000,inverse=solve", 1e-5),
+    "gait": ("gait:ortho_reg=0.1,inverse=transpose", 1e-4),
+    "tp": ("tp:ortho_reg=1000,inverse=transpose", 1e-5),
 }
 """Spec string and learning rate, as published."""
 FRESH_SEED = 100

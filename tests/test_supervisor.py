@@ -254,6 +254,16 @@ def test_an_answer_writes_nothing_and_is_not_repeated(sandbox, flag, code):
     assert not (sandbox.folder / "runs").exists()
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_needs_no_directory(sandbox, flag):
+    (sandbox.folder / "plan.json").write_text('["print(flags[1:])"]')
+    asked = [sandbox.train, flag]
+    done = subprocess.run(asked, env=sandbox.environment, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.startswith("usage: ./train.bash <experiment_dir> [flags of tune.py]\n")
+    assert done.stdout.endswith(f"\n['{flag}']\n")
+
+
 @pytest.mark.parametrize("flags", [["--nodry_run"], ["--dry_run", "--dry_run=false"]])
 def test_no_dry_run_is_a_sweep(sandbox, flags):
     assert sandbox.run(*flags, plan=["pass"]) == 0

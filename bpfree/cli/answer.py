@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +36,14 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
             f"{Path(argv[0]).name}: stopped; the same command goes on from here.", file=sys.stderr
         )
         return INTERRUPTED
+
+
+def show(text: str) -> None:
+    """Prints what was asked for; a reader who has seen enough (`| head`) makes no traceback."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
 
 
 def _terminate(number, frame):

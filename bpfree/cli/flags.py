@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from bpfree.cli import answer
 from bpfree.errors import UserError
 from bpfree.tuning import objective as objectives
 from bpfree.tuning import space
@@ -108,7 +109,7 @@ def parse(argv: Sequence[str], program: str) -> Settings | None:
             "--flagfile names a file that is no text: give one flag per line."
         ) from error
     if known["help"].value:
-        print(f"{program}\n\nflags:\n{known.get_help()}")
+        answer.show(f"{program}\n\nflags:\n{known.get_help()}")
         return None
     if rest:
         raise UserError(f"Unexpected argument {rest[0]!r}: every setting is a flag, see --help.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
+from bpfree.cli import answer
 from bpfree.errors import UserError
 
 PROGRAM = (
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     except flags.Error as error:
         raise UserError(f"{str(error).rstrip('.')}; see --help.") from error
     if known["help"].value:
-        print(f"{PROGRAM}\n\nflags:\n{known.get_help()}")
+        answer.show(f"{PROGRAM}\n\nflags:\n{known.get_help()}")
         return 0
     if not directories:
         raise UserError("No experiment to report on: give its directory, e.g. runs/first.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _SETS = {"val_": "validation", "test_": "test"}
 _UNITS = {
     "error": "error (%)",
@@ -13,6 +15,7 @@ _UNITS = {
     "peak_device_memory": "peak device memory (bytes)",
 }
 _MEASURED_ON_DATA = ("loss", "error", "accuracy", "reg")
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _NAMES = {"algorithm": "learning rule", "lr": "learning rate", "arch": "architecture"}
 
 
@@ -31,3 +34,12 @@ def label(name: str, problem_type: str = "classification") -> str:
     if prefix:
         return f"{_SETS[prefix]} {words}"
     return f"training {words}" if base in _MEASURED_ON_DATA else words
+
+
+def scaled(value: float, unit: str = "") -> str:
+    """Three digits of a number ≥ 0 with a prefix of the SI; seconds have none."""
+    value = float(f"{value:.3g}")
+    power = 0 if unit == "s" or value < 1 else min(int(math.log10(value) // 3), len(_PREFIXES) - 1)
+    shown = value / 1000**power
+    digits = f"{shown:.0f}" if shown >= 100 else f"{shown:.3g}"
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()

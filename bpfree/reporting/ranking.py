@@ -15,6 +15,8 @@ from bpfree.tuning.objective import direction
 from bpfree.tuning.records import Experiment
 from bpfree.tuning.statistics import summary
 
+UNKNOWN = "score"
+
 
 def leaderboard(directory: str | os.PathLike, by: str = "algorithm") -> pd.DataFrame:
     """The best completed trial of each rule, the best rule first within its project.
@@ -94,9 +96,9 @@ def varying(project: Experiment) -> list[str]:
 
 
 def objective(record: Mapping[str, Any]) -> str:
-    """The name of what an experiment selects on; `record` is its `experiment.json`."""
-    named = mapping(record.get("configuration")).get("objective", "score")
-    return named.get("name", "score") if isinstance(named, Mapping) else str(named)
+    """The name of what an experiment selects on, or `UNKNOWN`; `record` is its `experiment.json`."""
+    named = mapping(record.get("configuration")).get("objective", UNKNOWN)
+    return named.get("name", UNKNOWN) if isinstance(named, Mapping) else str(named)
 
 
 def is_maximised(record: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """The command line's vocabulary, and how it is read."""
 
 import itertools
+import os
 import subprocess
 import sys
 
@@ -288,6 +289,16 @@ def test_help_lists_every_flag(capsys):
     shown = capsys.readouterr().out
     names = itertools.chain(TUNABLE, OTHERS, SWITCHES, SEVERAL, ["batch_norm", "use_bias"])
     assert [name for name in names if f"--{name}" not in shown and f"]{name}" not in shown] == []
+
+
+def test_help_that_is_not_read_to_its_end():
+    """As by `| head`: without a traceback, and without Python's own complaint when it ends."""
+    code = "import sys; from bpfree.cli.flags import parse; parse(['', '--help'], 'tune.py')"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nothing_is_left_over_between_two_commands():

@@ -177,9 +177,28 @@ def test_the_verdict_is_that_of_the_paired_comparison(parsed):
     assert f"bp is best, and its lead over dfa and {HOSTILE} is real." in parsed.text
     assert f"The intervals of dfa and {HOSTILE} overlap that of bp" in parsed.text
     assert "Only 3 executions per rule" in parsed.text
+    assert "By test error" not in parsed.text  # which it is compared on
     assert "The best learning rate of bp, 0.1, is the highest tried" in parsed.text
     for row, values in zip(parsed.tables[1][1:], differences.values(), strict=True):
         assert row[1] == f"+{shown(values)}" and row[4] == "real: bp is better"
+
+
+def test_what_a_lead_by_loss_is_by_error(tmp_path):
+    """Chosen and compared on the loss, rules may differ in error, which readers ask for."""
+    experiment = sweep(tmp_path / "p", ("bp", "dfa", "drtp"), ("50-50",), (0.1,), 2)
+    record = experiment.record()
+    record["configuration"]["objective"] = "val_loss"
+    write_json(experiment.path / "experiment.json", record)
+    errors = {"bp": [3, 4, 2], "dfa": [4.0, 3.1, 2.4], "drtp": [2.1, 3.1, 1.2]}
+    for trial, (rule, found) in zip(experiment.trials(), errors.items(), strict=True):
+        for k, error in enumerate(found):
+            loss = 0.1 * k + 0.01 * error + {"bp": 0, "dfa": 1, "drtp": 2}[rule]
+            write_json(trial.execution(k).test_file, {"error": error, "loss": loss})
+    text = Parsed(page.render([experiment.path])).text
+    assert "bp is best, and its lead over dfa and drtp is real." in text
+    assert "Compared on test loss" in text
+    assert "By test error (%), the lead over drtp is reversed." in text
+    assert "By test error (%), the lead over dfa is undecided." in text
 
 
 def test_before_the_test_set_is_used_validation_is_called_what_it_is(tmp_path):
@@ -332,6 +351,8 @@ def damage(folder, what):
     ("what", "said"),
     [
         ("no experiment.json", "experiment.json is missing: configuration"),
+        ("no experiment.json", "By a score of which nothing is recorded: bp is best"),
+        ("no experiment.json", "What the score measures is not recorded; less of it is"),
         ("torn experiment.json", "experiment.json is spoilt: taken as missing."),
         ("foreign experiment.json", "experiment.json holds no configuration."),
         ("torn trial.json", "The hyperparameters of 0001-"),

@@ -7,7 +7,7 @@ axis label may be mathematics to Bokeh.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import pandas as pd
 from bokeh.embed import json_item
 from bokeh.models import (
     BasicTicker,
-    BasicTickFormatter,
     ColumnDataSource,
     FixedTicker,
     Glyph,
@@ -30,7 +29,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from bpfree.reporting import courses, style
-from bpfree.reporting.metrics import label
+from bpfree.reporting.metrics import label, scaled
 
 MOST_POINTS = 150  # of a curve: more than a phone has pixels for
 _HEIGHT = 300
@@ -153,7 +152,7 @@ def costs(frame: pd.DataFrame, cost: str, metric: str, by: str, sign: int) -> Ch
     )
     plot.xaxis.axis_label = label(cost)
     if across == "linear":
-        plot.xaxis.formatter = BasicTickFormatter(precision=2)
+        _round_ticks(plot.xaxis[0], reach[1])
     for curve in found:
         front = curve.points["front"]
         shown = curve.points[["mean", "n"]]
@@ -315,9 +314,16 @@ def _plain_ticks(axis, low: float, high: float) -> None:
     _fix_ticks(axis, [tick for tick in ticks if low <= tick <= high])
 
 
-def _fix_ticks(axis, ticks: Sequence[float]) -> None:
+def _round_ticks(axis, high: float) -> None:
+    """Five to ten round numbers from 0 on along a linear axis, with a prefix of the SI."""
+    decade = 10.0 ** math.floor(math.log10(high))
+    step = decade / (5 if high < 2 * decade else 2 if high < 5 * decade else 1)
+    _fix_ticks(axis, [step * count for count in range(int(high / step) + 1)], scaled)
+
+
+def _fix_ticks(axis, ticks: Sequence[float], text: Callable[[float], str] = "{:g}".format) -> None:
     axis.ticker = FixedTicker(ticks=list(ticks))
-    axis.major_label_overrides = {tick: f"{tick:g}" for tick in ticks}
+    axis.major_label_overrides = {tick: text(tick) for tick in ticks}
 
 
 def _chart(title: str, plot, drawn: Sequence[Curve]) -> Chart:

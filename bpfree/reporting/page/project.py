@@ -82,6 +82,11 @@ class Project:
         return frames.mapping(self.record.get("configuration"))
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is recorded what the sweep selects on."""
+        return self.objective != ranking.UNKNOWN
+
+    @property
     def tested(self) -> bool:
         """Whether the test set was used."""
         return self.metric != "score"
@@ -113,6 +118,13 @@ class Project:
         """The rules whose interval has values in common with the leader's."""
         first, others = self.headline.get(self.leader), list(self.headline)[1:]
         return [rule for rule in others if comparison.overlap(first, self.headline[rule])]
+
+    @cached_property
+    def by_error(self) -> pd.DataFrame:
+        """The same comparison on the test error, where rules are compared on something else."""
+        if not self.tested or self.metric == "test_error" or "test_error" not in self.board:
+            return pd.DataFrame()
+        return comparison.compare(self.done, self.board, "test_error")
 
     @cached_property
     def edges(self) -> dict[Any, tuple[float, str]]:

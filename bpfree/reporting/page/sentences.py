@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bpfree.reporting import comparison
 from bpfree.reporting.comparison import listed
 from bpfree.reporting.courses import text
-from bpfree.reporting.page.project import Project
+from bpfree.reporting.page.project import BY, Project
 
 _MOST_FIGURES = 8
 _MOST_NAMED = 5
@@ -19,6 +19,8 @@ def verdict(project: Project) -> str:
     said = comparison.verdict(project.board, project.compared)
     if not len(project.compared) or project.tested:
         return said
+    if not project.is_known:
+        return f"By a score of which nothing is recorded: {said}"
     seen = "validation" if project.objective.startswith("val_") else "training"
     return f"On {seen} data alone: {said}"
 
@@ -70,6 +72,7 @@ def caveats(project: Project) -> Iterator[str]:
             f"The interval{'s' * many} of {rules} overlap{'s' * (not many)} that of "
             f"{project.leader}; the paired comparison says which differences are real."
         )
+    yield from _by_error(project)
     fewest = int(project.board["n"].min())
     if fewest < _FEW_SEEDS:
         yield (
@@ -95,6 +98,8 @@ def _selection(project: Project) -> str:
             "The test set is not used yet: these are the validation values that chose the "
             "hyperparameters, which flatter every rule."
         )
+    if not project.is_known:
+        return "What the score measures is not recorded; less of it is taken for better."
     return "Chosen and compared on training data: this says nothing about generalisation."
 
 
@@ -107,6 +112,16 @@ def _inversion(project: Project) -> Iterator[str]:
             f"{project.leader} comes first by {project.label(project.objective)}; the best mean "
             f"{project.compared_on} is that of {best}."
         )
+
+
+def _by_error(project: Project) -> Iterator[str]:
+    """Says so where a lead is not the same on the test error, which is what most readers ask for."""
+    if not len(project.by_error):
+        return
+    other = project.by_error[project.by_error["lead"] != project.compared["lead"]]
+    for lead, rows in other.groupby("lead"):
+        rules = listed(list(map(str, rows[BY])))
+        yield f"By {project.label('test_error')}, the lead over {rules} is {lead}."
 
 
 def missing(project: Project) -> Iterator[str]:

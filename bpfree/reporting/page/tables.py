@@ -13,7 +13,7 @@ from bokeh.palettes import Cividis256
 from bpfree.errors import UserError
 from bpfree.reporting import comparison, frames, pareto, ranking, style
 from bpfree.reporting.courses import text
-from bpfree.reporting.metrics import label
+from bpfree.reporting.metrics import label, scaled
 from bpfree.reporting.page.charts import swatch
 from bpfree.reporting.page.project import BY, Project
 from bpfree.tuning.failures import plain, reason
@@ -33,7 +33,6 @@ _COSTS = {
     "energy": ("energy", "J"),
     "idle_power": ("idle power", "W"),
 }
-_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 @dataclass
@@ -164,7 +163,7 @@ def _cost(project: Project, trial: str, column: str) -> Cell:
     values = project.done.loc[project.done["trial"] == trial, column].dropna()
     if not len(values):
         return Cell("not measured")
-    return Cell(_scaled(values.mean(), _COSTS[column][1]), values.mean())
+    return Cell(scaled(values.mean(), _COSTS[column][1]), values.mean())
 
 
 def heat_maps(project: Project) -> Iterator[tuple[str, Table]]:
@@ -307,15 +306,6 @@ def _written(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_written(item)}" for name, item in value.items())
     return ", ".join(map(_written, value)) if isinstance(value, (list, tuple)) else text(value)
-
-
-def _scaled(value: float, unit: str) -> str:
-    """Three digits with a prefix of the SI; seconds have none."""
-    value = float(f"{value:.3g}")
-    power = 0 if unit == "s" or value < 1 else min(int(math.log10(value) // 3), len(_PREFIXES) - 1)
-    shown = value / 1000**power
-    digits = f"{shown:.0f}" if shown >= 100 else f"{shown:.3g}"
-    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def _is_number(value: Any) -> bool:
