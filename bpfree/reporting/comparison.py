@@ -109,11 +109,15 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _by_seed(frame: pd.DataFrame, trial: str, metric: str) -> pd.Series:
-    """A trial's values by seed; by the number of the execution where the seed was not recorded."""
+    """A trial's values by seed; by the number of the execution where the seed was not recorded.
+
+    A score that is no number is a training that diverged; a test that has none was lost.
+    """
     rows = frame[(frame["trial"] == trial) & frame["finished"]]
     seeds = rows["seed"].fillna(rows["execution"])
     values = pd.to_numeric(rows[metric], errors="coerce").astype(float)
-    return pd.Series(values.to_numpy(), index=seeds.to_numpy())
+    found = pd.Series(values.to_numpy(), index=seeds.to_numpy())
+    return found.dropna() if metric.startswith("test_") else found
 
 
 def _difference(values: pd.Series, leader: pd.Series) -> Summary:

@@ -150,7 +150,6 @@ def costs(frame: pd.DataFrame, cost: str, metric: str, by: str, sign: int) -> Ch
     plot = _figure(
         x_axis_type=across, x_range=Range1d(*reach), y_axis_type=scale, y_range=Range1d(*ends)
     )
-    plot.xaxis.axis_label = label(cost)
     if across == "linear":
         _round_ticks(plot.xaxis[0], reach[1])
     for curve in found:
@@ -226,8 +225,9 @@ def _extent(means: pd.Series, logarithmic: bool) -> tuple[str, tuple[float, floa
     low, high = float(means.min()), float(means.max())
     if logarithmic and low > 0 and high > _WIDE_RANGE * low:
         return "log", (low / 1.25, high * 1.25)
-    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    return "linear", (0.0 if low >= 0 else low - margin, high + margin)
+    bottom = min(low, 0.0)
+    margin = 0.06 * (high - bottom) or 1.0
+    return "linear", (bottom - margin * (low < 0), high + margin)
 
 
 def _add_band(plot, curve: Curve, ends: tuple[float, float]) -> None:
@@ -315,9 +315,9 @@ def _plain_ticks(axis, low: float, high: float) -> None:
 
 
 def _round_ticks(axis, high: float) -> None:
-    """Five to ten round numbers from 0 on along a linear axis, with a prefix of the SI."""
+    """Three to five round numbers from 0 on along a linear axis, with a prefix of the SI."""
     decade = 10.0 ** math.floor(math.log10(high))
-    step = decade / (5 if high < 2 * decade else 2 if high < 5 * decade else 1)
+    step = decade * (0.5 if high < 2 * decade else 1 if high < 5 * decade else 2)
     _fix_ticks(axis, [step * count for count in range(int(high / step) + 1)], scaled)
 
 

@@ -56,7 +56,8 @@ def _curves(project: Project) -> Group:
             found += charts.histories(panels, logarithmic=True)
     note = (
         "Mean and 95 % t interval over the executions of each rule's best trial; faint where some "
-        "of them have ended."
+        "of them have ended. An interval is cut where it leaves the axis, which is logarithmic where "
+        "means range widely and are never 0."
     )
     if project.provisional:
         rules = listed(list(map(str, project.provisional)))
@@ -74,9 +75,9 @@ def _rates(project: Project) -> Group:
         return Group(title, [], "No trial with a learning rate is completed yet.")
     sign = -1 if project.maximised else 1
     note = (
-        "Each rule by its own row: the best trial at each rate over all else that was swept, with "
-        "its 95 % t interval; a star marks the best rate. A rate at which every trial diverged has "
-        "no point."
+        "The best trial of each rule at each rate, over all else that was swept, with its 95 % t "
+        "interval; a star marks the rule's best rate. A rate at which every trial diverged has no "
+        "point."
     )
     return Group(title, [charts.rates(project.done, "score", BY, sign, tried)], note)
 
@@ -90,8 +91,8 @@ def costs(project: Project) -> Group:
         return Group(title, [], "Not measured.")
     sign = -1 if project.maximised else 1
     note = (
-        "A point per completed trial, mean over its executions; the line joins those of a rule of "
-        "which no other one of that rule is as good for as little."
+        "A point per completed trial, mean over its executions. Large ones are a rule's best for "
+        "what they cost: none of its other trials is as good and as cheap. A line joins them."
     )
     return Group(title, [charts.costs(project.done, c, "score", BY, sign) for c in measured], note)
 
@@ -102,7 +103,7 @@ def _alignment(project: Project, columns: Sequence[str]) -> Group:
         "Cosine between a rule's gradient and that of BP on the same weights and batch, per block "
         "and epoch: 1 is BP's direction, 0 unrelated."
     )
-    missing = "Not measured: the tracker did not run (--tracker bp_cosine)."
+    missing = "Not recorded; --tracker bp_cosine records it."
     return Group("Alignment with backpropagation", found, note if found else missing)
 
 
@@ -120,7 +121,7 @@ def _information(project: Project, inputs: Sequence[str], labels: Sequence[str])
         "What a block keeps of the labels, nHSIC(Y; Z), against what it keeps of the inputs, "
         "nHSIC(X; Z): from the first epoch (hollow) to the last."
     )
-    missing = "Not measured: the tracker did not run (--tracker nhsic)."
+    missing = "Not recorded; --tracker nhsic records it."
     return Group("Information plane", found, note if found else missing)
 
 

@@ -32,6 +32,7 @@ for (const input of document.querySelectorAll(".filter input")) {
 }
 
 // -- charts: drawn when they come into view, in the colours of the page -------------------------
+const root = document.documentElement;
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 const hidden = new Set(), models = [];
 
@@ -63,8 +64,18 @@ const watcher = new IntersectionObserver(seen => {
   for (const {isIntersecting, target} of seen) if (isIntersecting) { watcher.unobserve(target); draw(target); }
 }, {rootMargin: "800px"});
 figures.forEach(figure => watcher.observe(figure));
-addEventListener("beforeprint", () => figures.forEach(draw));
 dark.addEventListener("change", () => models.forEach(paint));
+// Paper is white, and figures are not drawn anew in time for it: the style sheet inverts dark ones.
+addEventListener("beforeprint", () => { root.dataset.drawn = dark.matches ? "dark" : "light"; });
+// Paper takes what is drawn already: the others follow when there is nothing else to do.
+const idle = window.requestIdleCallback ?? (task => setTimeout(task, 100));
+const drawNext = async () => {
+  const next = figures.find(figure => figure.querySelector("script"));
+  if (!next) return;
+  await draw(next);
+  idle(drawNext);
+};
+idle(drawNext);
 
 for (const button of document.querySelectorAll("[data-curve]")) {
   button.addEventListener("click", () => {

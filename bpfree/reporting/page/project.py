@@ -126,13 +126,21 @@ class Project:
             return pd.DataFrame()
         return comparison.compare(self.done, self.board, "test_error")
 
+    @property
+    def lost(self) -> list[str]:
+        """The trials whose hyperparameters are not there any more."""
+        return [trial.id for trial in self.trials if not trial.hyperparameters]
+
     @cached_property
     def edges(self) -> dict[Any, tuple[float, str]]:
         """By rule, its best learning rate where it is the "lowest" or "highest" of those tried.
 
-        What an extended grid tried beyond the others, it tried for one rule.
+        What an extended grid tried beyond the others, it tried for one rule. Where neither the grid nor
+        all trials are known, neither are the borders.
         """
         found = {}
+        if self.lost and not self.configuration:
+            return found
         for row in self.board.to_dict("records"):
             rate = row.get("lr")
             if side := comparison.edge(rate, self.values("lr", row[BY])):

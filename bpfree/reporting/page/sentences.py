@@ -17,8 +17,10 @@ _FEW_SEEDS = 5
 def verdict(project: Project) -> str:
     """Which rule is best, and whether the difference is real."""
     said = comparison.verdict(project.board, project.compared)
-    if not len(project.compared) or project.tested:
+    if not len(project.compared) or (project.compared["lead"] == "reversed").any():
         return said
+    if project.tested:
+        return f"By {project.compared_on.removesuffix(' (%)')}, {said}"
     if not project.is_known:
         return f"By a score of which nothing is recorded: {said}"
     seen = "validation" if project.objective.startswith("val_") else "training"
@@ -57,11 +59,11 @@ def caveats(project: Project) -> Iterator[str]:
     if not len(project.board):
         return
     if len(project.compared):
-        many = len(project.compared)
-        correction = f", corrected by Holm for {many} comparisons" if many > 1 else ""
+        many = int(project.compared["p"].notna().sum())
+        correction = f", p corrected by Holm for {many} comparisons" if many > 1 else ""
         yield (
-            f"Compared on {project.compared_on}, by the paired 95 % t interval of the differences "
-            f"over shared seeds{correction}."
+            f"Compared on {project.compared_on} by paired t tests over shared seeds{correction}; "
+            "intervals are not corrected."
         )
     yield _selection(project)
     yield from _inversion(project)
@@ -90,8 +92,8 @@ def _selection(project: Project) -> str:
     chosen = project.label(project.objective)
     if project.tested:
         return (
-            f"Each rule's hyperparameters were chosen on {chosen}; the test set was used once, for "
-            "the chosen trials only."
+            f"Each rule's hyperparameters were chosen on {chosen}{_epoch(project)}; the test set was "
+            "used once, for the chosen trials only."
         )
     if project.objective.startswith("val_"):
         return (
@@ -101,6 +103,12 @@ def _selection(project: Project) -> str:
     if not project.is_known:
         return "What the score measures is not recorded; less of it is taken for better."
     return "Chosen and compared on training data: this says nothing about generalisation."
+
+
+def _epoch(project: Project) -> str:
+    """Which epoch of a training counts."""
+    which = project.configuration.get("score")
+    return f", at the {which} epoch of each training" if which in ("best", "last") else ""
 
 
 def _inversion(project: Project) -> Iterator[str]:
@@ -133,10 +141,13 @@ def missing(project: Project) -> Iterator[str]:
         yield "experiment.json holds no configuration."
     if not project.trials:
         yield "There is no trial yet."
-    lost = [trial.id for trial in project.trials if not trial.hyperparameters]
-    if lost:
+    if lost := project.lost:
         which = listed([*lost[:_MOST_NAMED], *["more"] * (len(lost) > _MOST_NAMED)])
         yield f"The hyperparameters of {which} are lost: trial.json is missing or spoilt."
+    for trial in [t for t in project.trials if t.state == "completed"]:
+        there = int((project.done["trial"] == trial.id).sum())
+        if there < len(trial.scores):
+            yield f"Of trial {trial.id} the results of {there} of {len(trial.scores)} trainings are there."
     for trial in [t for t in project.trials if t.state == "running"][:_MOST_NAMED]:
         rows = project.frame[project.frame["trial"] == trial.id]
         yield (

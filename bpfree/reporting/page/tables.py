@@ -57,27 +57,28 @@ class Table:
 
 
 def chosen(project: Project) -> Table:
-    """The leaderboard: each rule's best trial."""
-    tested = [name for name in _TESTED if name in project.board]
-    if "test_error" in tested:  # which says the same
-        tested = [name for name in tested if name != "test_accuracy" or name == project.metric]
+    """The leaderboard: each rule's best trial, what rules are compared on in front."""
+    metrics = ["score", *(name for name in _TESTED if name in project.board)]
+    if "test_error" in metrics:  # which says the same
+        metrics = [name for name in metrics if name != "test_accuracy" or name == project.metric]
+    metrics.sort(key=lambda name: name != project.metric)
     names = [name for name in project.varying if name != BY]
     rows = [
-        _chosen(project, place, row, tested, names)
+        _chosen(project, place, row, metrics, names)
         for place, row in enumerate(project.board.to_dict("records"), 1)
     ]
-    metrics = map(project.label, (project.objective, *tested))
-    heads = ["", "rule", *metrics, "n", *map(label, names)]
-    return Table(heads, rows, {0, *range(2, 4 + len(tested))})
+    titles = (project.label(project.objective if m == "score" else m) for m in metrics)
+    heads = ["", "rule", *titles, "n", *map(label, names)]
+    return Table(heads, rows, {0, *range(2, 3 + len(metrics))})
 
 
 def _chosen(
-    project: Project, place: int, row: Mapping[str, Any], tested: list[str], names: list[str]
+    project: Project, place: int, row: Mapping[str, Any], shown: list[str], names: list[str]
 ) -> list[Cell]:
     rule = row[BY]
     metrics = {
         metric: _measured(comparison.of_trial(project.done, row["trial"], metric))
-        for metric in ("score", *tested)
+        for metric in shown
     }
     if rule in project.overlapping:
         metrics[project.metric].note = "overlaps the first's"
@@ -102,9 +103,9 @@ def comparisons(project: Project) -> Table | None:
         difference = Summary(row["difference"], math.nan, row["interval"], row["n"])
         lead = Cell(words[row["lead"]], note=_reason(row))
         seeds, p = Cell(str(row["n"]), row["n"]), Cell(_p(row["p"]), row["p"])
-        rows.append([_rule(row[BY]), _measured(difference, signed=True), p, seeds, lead])
-    heads = [f"against {project.leader}", f"difference in {project.compared_on}"]
-    return Table([*heads, "p (Holm)", "seeds", "lead"], rows, {1, 2, 3})
+        rows.append([_rule(row[BY]), lead, _measured(difference, signed=True), p, seeds])
+    heads = [f"against {project.leader}", "lead", f"difference in {project.compared_on}"]
+    return Table([*heads, "p (Holm)", "seeds"], rows, {2, 3, 4})
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -211,7 +212,7 @@ def trials(project: Project) -> tuple[Table, int]:
                 *(_plain(values.get(name)) for name in names),
                 _measured(summary(found)),
                 Cell(str(len(found)), len(found)),
-                Cell(str(trial.state)),
+                Cell(str(trial.state) if values else "unknown"),
             ]
         )
     heads = ["trial", "rule", *map(label, names), project.label(project.objective), "n", "state"]
@@ -246,8 +247,10 @@ def facts(project: Project) -> list[tuple[str, str]]:
     """How to do it again."""
     record, found = project.record, []
     command = record.get("command")
-    if isinstance(command, list):
-        found.append(("command", f"python {shlex.join(map(str, command))}"))
+    known = isinstance(command, list)
+    found.append(
+        ("command", f"python {shlex.join(map(str, command))}" if known else "not recorded")
+    )
     names = ("commit", "created", "host")
     found += [(name, str(record[name])) for name in names if record.get(name)]
     seeds = sorted(set(project.frame["seed"].dropna())) if "seed" in project.frame else []
