@@ -28,7 +28,7 @@ RULES = ["bp", "lw:loss=cross_entropy", "lw:loss=predsim"]
 
 def main() -> None:
     """Trains every rule with the recipe; the leaderboard of train.bash is the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--arch", default="vgg8b:bn_momentum=0.9")
     parser.add_argument("--num_epochs", type=int, default=400)

@@ -37,7 +37,7 @@ def mean(values: pd.Series, unit: float) -> str:
 
 def main() -> None:
     """Trains every rule and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--arch", default="500x5")

@@ -96,7 +96,7 @@ def normalised(images) -> np.ndarray:
 
 def main() -> None:
     """Trains the rows asked for, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--only", action="append", choices=ROWS, help="repeatable [all rows]")
     parser.add_argument("--data_dir")

@@ -52,7 +52,9 @@ def train(directory: Path, rules: list[str], options, further: list[str]) -> Non
 def main() -> None:
     """Trains and prints the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__.split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--dataset", default="mnist")

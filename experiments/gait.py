@@ -15,6 +15,7 @@ table: the test error after the last epoch, and its difference from that of back
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import keras
@@ -73,7 +74,8 @@ def test_error(name: str, options, data: bpfree.data.Dataset, seed: int) -> floa
         scaler="zero_one",
     )
     size = f"{options.arch.replace(':', '-')}-{options.num_epochs}"
-    folder = options.directory / options.dataset / size / name / f"execution-{seed}"
+    spec = re.sub(r"\W+", "-", CONTENDERS[name][0])
+    folder = options.directory / options.dataset / size / spec / f"execution-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     run = Execution(folder)
     if not run.test():
@@ -86,7 +88,7 @@ def test_error(name: str, options, data: bpfree.data.Dataset, seed: int) -> floa
 
 def main() -> None:
     """Trains what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data_dir")

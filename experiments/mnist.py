@@ -68,7 +68,7 @@ def retrain(directory: Path, chosen, common: list[str], seeds: int) -> None:
 
 def main() -> None:
     """Tunes, retrains and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--arch", default="500")
     parser.add_argument("--rule", action="append", help="repeatable [bp dfa drtp]")

@@ -65,7 +65,7 @@ def flags(recipe: str, epochs: int) -> list[str]:
 
 def main() -> None:
     """Trains and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--recipe", action="append", choices=RECIPES, help="repeatable [all]")
     parser.add_argument("--num_epochs", type=int, default=100)

@@ -13,6 +13,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def check(words: list[str]) -> None:
     """Fails unless the program that the words are for would take them."""
     program, *rest = words
     if program == "make":
-        assert set(rest) <= makefile_targets()
+        made(rest)
     elif program == "docker":
         if rest[-1] != "bash":
             check(rest[rest.index("./train.bash") :])
@@ -83,8 +84,18 @@ def check(words: list[str]) -> None:
         assert program in ("cd", "source", "export"), f"no test knows what {program!r} is"
 
 
-def makefile_targets() -> set[str]:
-    return set(re.findall(r"^(\w[\w-]*)\b.*:", (ROOT / "Makefile").read_text(), re.MULTILINE))
+def made(words: list[str]) -> None:
+    """Finds the targets in the Makefile, and the extras in pyproject.toml."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for word in words:
+        if "=" in word:
+            name, _, values = word.partition("=")
+            assert name == "EXTRAS" and set(values.split(",")) <= set(extras), word
+        else:
+            makefile = (ROOT / "Makefile").read_text()
+            assert re.search(rf"^{word}\b[\w -]*:", makefile, re.MULTILINE), word
 
 
 def described(arguments: list[str], built: bool = False) -> None:

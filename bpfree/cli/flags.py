@@ -260,7 +260,8 @@ def _define_tunable(known: flags.FlagValues, name: str, help: str) -> None:
     if name in space.FIXED:
         help += f" [{example}]"
     else:
-        help += " [swept]"
+        swept = {**space.SWEPT, "lr": space.DECADES, "reg_rate": space.DROPOUT_RATES}[name]
+        help += f" [swept over {' '.join(map(str, swept)).lower()}]"
     if isinstance(example, bool):
         # `--batch_norm`, `--nobatch_norm`, or both, which sweeps over both.
         flag = flags.MultiFlag(
