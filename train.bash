@@ -5,13 +5,15 @@
 #
 # Exit codes: 0 completed; 2 a mistake in the command; 3 no trial succeeded; 129, 130, 143 stopped by HUP, INT, TERM;
 # otherwise that of the last crash, after five in a row without a new record on disk.
-# Environment: PYTHON (used where no .venv lies beside this file); BPFREE_RESTART_PAUSE before a restart and
-# BPFREE_STOP_GRACE before a signal is followed by kill -9, in seconds.
+# Environment: PYTHON (used where no .venv lies beside this file); in seconds, BPFREE_RESTART_PAUSE before a restart,
+# BPFREE_STOP_GRACE before a signal is followed by kill -9, and BPFREE_STALL: a tune.py that records nothing for so long,
+# which should be longer than any epoch, is taken to hang and killed; if unset, never.
 set -u
 
 max_crashes=5
 pause=${BPFREE_RESTART_PAUSE:-1}
 grace=${BPFREE_STOP_GRACE:-30}
+stall=${BPFREE_STALL:-0}
 
 say() { printf 'train.bash: %s\n' "$1" >&2; }
 
@@ -44,6 +46,7 @@ except OSError as error:
 now() { date -u +%Y-%m-%dT%H:%M:%SZ; }
 
 end() {
+  leave_off
   status "$1" "$2"
   exit "$2"
 }
@@ -68,12 +71,39 @@ tune() {
     trap - INT QUIT
     exec "$python" "$here/tune.py" "--experiment_dir=$experiment_dir" "$@"
   ) &
-  { wait "$!"; } 2>/dev/null # bash would report a killed tune.py by quoting this function
+  child=$!
+  if ((stall)); then
+    watch &
+    watcher=$!
+  fi
+  { wait "$child"; } 2>/dev/null # bash would report a killed tune.py by quoting this function
+}
+
+leave_off() { [[ -z $watcher ]] || { kill "$watcher" && wait "$watcher"; } 2>/dev/null; }
+
+# Kills tune.py when it has recorded nothing for so long.
+watch() {
+  local since=$SECONDS records last=-1 sleeper=
+  trap 'kill $sleeper 2>/dev/null && wait; exit' TERM
+  while kill -0 "$child" 2>/dev/null; do
+    sleep "$(((stall + 3) / 4))" &
+    sleeper=$!
+    wait "$sleeper"
+    records=$(count_records)
+    if ((records != last)); then
+      last=$records
+      since=$SECONDS
+    elif ((SECONDS - since >= stall)); then
+      say "tune.py has recorded nothing for $((SECONDS - since)) s: killing it"
+      kill -s KILL "$child"
+      return
+    fi
+  done
 }
 
 gone_within() {
   local until=$((SECONDS + $1 + 1)) # whole seconds: the first may be nearly over
-  while kill -0 "$!" 2>/dev/null; do
+  while kill -0 "$child" 2>/dev/null; do
     ((SECONDS < until)) || return 1
     sleep 0.1
   done
@@ -83,9 +113,9 @@ gone_within() {
 # act on that one, since a second would cut short what it does about the first.
 stop() {
   trap '' INT TERM HUP
-  if [[ -n ${!:-} ]]; then
-    { [[ $1 == INT ]] && gone_within 2; } || kill -s "$1" "$!" 2>/dev/null
-    gone_within "$grace" || kill -s KILL "$!" 2>/dev/null
+  if [[ -n $child ]]; then
+    { [[ $1 == INT ]] && gone_within 2; } || kill -s "$1" "$child" 2>/dev/null
+    gone_within "$grace" || kill -s KILL "$child" 2>/dev/null
   fi
   end interrupted "$2"
 }
@@ -141,6 +171,7 @@ flags=("$@")
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 python=$here/.venv/bin/python
 [[ -x $python ]] || python=${PYTHON:-python3}
+[[ $stall =~ ^[0-9]+$ ]] || refuse "BPFREE_STALL is a whole number of seconds, received '$stall'"
 command -v "$python" >/dev/null || refuse "no Python found as '$python'; run 'make install' or set PYTHON"
 export PYTHONUNBUFFERED=1
 
@@ -165,6 +196,8 @@ started=$(now)
 crashes=0
 fruitless=0
 most_records=-1
+child=
+watcher=
 
 trap 'stop HUP 129' HUP
 trap 'stop INT 130' INT
@@ -176,6 +209,7 @@ while :; do
   status running
   tune ${next_flags[@]+"${next_flags[@]}"}
   code=$?
+  leave_off
   case $code in
     0) end completed 0 ;;
     2) if ((crashes)); then end failed 2; else end_as_found; fi ;;

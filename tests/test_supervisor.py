@@ -270,6 +270,40 @@ def test_no_dry_run_is_a_sweep(sandbox, flags):
     assert sandbox.status()["state"] == "completed"
 
 
+def test_what_hangs_is_killed_and_started_again(sandbox):
+    sandbox.environment["BPFREE_STALL"] = "2"
+    assert sandbox.run(plan=[EPOCH + "time.sleep(100)", "pass"]) == 0
+    assert len(sandbox.starts()) == 2 and sandbox.status()["crashes"] == 1
+    assert "tune.py has recorded nothing for" in sandbox.errors
+
+
+def test_what_records_in_time_does_not_hang(sandbox):
+    sandbox.environment["BPFREE_STALL"] = "3"
+    slow = "for _ in range(6):\n    " + EPOCH + " time.sleep(1)"
+    assert sandbox.run(plan=[slow]) == 0
+    assert len(sandbox.starts()) == 1 and not sandbox.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, None])
+def test_nobody_watches_what_has_ended(sandbox, number):
+    sandbox.environment["BPFREE_STALL"] = "2"
+    process = sandbox.start(plan=[PATIENT if number else "pass"])
+    if number:
+        sandbox.wait_for("ready")
+        process.send_signal(number)
+    process.communicate(timeout=30)  # which waits for all that write to its output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize("stall", ["soon", "-1", "1.5"])
+def test_a_stall_that_is_no_time_is_one_sentence(sandbox, stall):
+    sandbox.environment["BPFREE_STALL"] = stall
+    assert sandbox.run(plan=["pass"]) == 2
+    assert "whole number of seconds" in sandbox.errors and len(sandbox.errors.splitlines()) == 1
+    assert not (sandbox.folder / "starts.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
