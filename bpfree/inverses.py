@@ -65,7 +65,8 @@ class NewtonSchulz(Inverse):
     An iteration squares R = I − A X, so ‖R‖ (Frobenius) is at most ‖R‖² after it; `residual` is this
     bound after the step's last, over √n: what a random δ is off by. A step iterates until it is below
     the tolerance. Where ‖R‖ > ½ at its begin (nothing is kept yet, or weights were loaded), X starts
-    anew from Aᵀ / (‖A‖₁ ‖A‖_∞), from where every A of full rank converges, to working precision.
+    anew from Aᵀ / (‖A‖₁ ‖A‖_∞), from where every A of full rank converges, to working precision. Where it
+    does not, for want of rank or of digits, it stays there, and `residual` is 1.
 
     Source: Schulz 1933, https://doi.org/10.1002/zamm.19330130111; the start is that of Ben-Israel &
     Cohen 1966, https://doi.org/10.1137/0703035.
@@ -103,8 +104,9 @@ class NewtonSchulz(Inverse):
         _, X, residual, _ = ops.while_loop(
             unfinished, iterate, [ops.convert_to_tensor(part) for part in begin]
         )
-        self.kept.assign(X)
-        self.residual.assign(residual)
+        converged = residual <= WARM_BELOW  # not for a NaN
+        self.kept.assign(ops.where(converged, X, start))
+        self.residual.assign(ops.where(converged, residual, ops.ones_like(residual)))
 
     def through(self, delta, W):
         return applied(ops.matmul, delta, W, self.kept.value)
@@ -115,7 +117,8 @@ class Transpose(Inverse):
 
     A single iteration is exact where W is c times an orthogonal matrix, and gives δ Wᵀ / c². Iterates
     until the slope (δ − e W) Wᵀ of every row is below the tolerance, relative to that at e = 0, or 60
-    times; converges to δ W⁺ for every W. Nothing is kept; `residual` is the largest slope that is left.
+    times: to δ W⁺ for every W, but slowly where W is ill-conditioned, and a small slope is no small error
+    there. Nothing is kept; `residual` is the largest slope that is left.
 
     Source: Hestenes & Stiefel 1952, https://doi.org/10.6028/jres.049.044, section 10.
     """

@@ -15,7 +15,7 @@ from bpfree.errors import UserError
 from bpfree.gradients import GradientFunctions
 from bpfree.metrics import of_scores
 from bpfree.network import BlockNetwork
-from bpfree.precision import full
+from bpfree.precision import full, width
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
 from bpfree.seeds import fresh
@@ -76,8 +76,11 @@ class Learner(keras.Model):
 
     @property
     def compute_dtype(self) -> str:
-        """float32 whatever the policy is, so that rules see weights in full; layers keep to their own."""
-        return "float32"
+        """float32 whatever the policy is, so that rules see weights in full; layers keep to their own.
+
+        float64 where Keras's floatx is.
+        """
+        return width()
 
     def build(self, input_shape) -> None:
         """Builds network, rule and the weight of the weight decay.
@@ -257,7 +260,7 @@ class Learner(keras.Model):
 
     def _lesson(self, rule, x, y, weights=None, training=True):
         if weights is None:
-            weights = ops.ones((ops.shape(x)[0],), "float32")
+            weights = ops.ones((ops.shape(x)[0],), width())
         weights = self._weights(weights)
         stage = self.stage if rule is self.rule else None
         whole, each = (
@@ -280,7 +283,7 @@ class Learner(keras.Model):
             )
 
     def _weights(self, weights):
-        weights = ops.reshape(ops.cast(weights, "float32"), (-1,))
+        weights = ops.reshape(ops.cast(weights, width()), (-1,))
         if self.loss.reduction == "mean_with_sample_weight":
             weights = weights / ops.mean(weights)
         return weights
@@ -289,7 +292,8 @@ class Learner(keras.Model):
         return self.loss(y, full(outputs), sample_weight=weights)
 
     def _task_losses(self, y, outputs):
-        losses = self.loss.call(y, ops.cast(outputs, "float32"))
+        dtype = self.loss.dtype  # to which a loss casts what it is called with
+        losses = self.loss.call(ops.cast(y, dtype), ops.cast(full(outputs), dtype))
         return ops.mean(ops.reshape(losses, (ops.shape(outputs)[0], -1)), axis=1)
 
     def _regularizer(self, rule: rules.Rule, x, training: bool):

@@ -238,14 +238,17 @@ def run(layers: Iterable[keras.layers.Layer], x, training: bool = False, dtype: 
         training: passed on.
         dtype: what they compute in, whatever their policy; that of their policies if None.
     """
-    for layer in layers:
+
+    def call(layer, x):
         policy = layer.dtype_policy
-        if dtype:
-            layer.dtype_policy = dtype
+        layer.dtype_policy = dtype
         try:
-            x = layer(x, training=training)
+            return layer(x, training=training)
         finally:
             layer.dtype_policy = policy
+
+    for layer in layers:
+        x = walk(layer, x, call) if dtype else layer(x, training=training)
     return x
 
 

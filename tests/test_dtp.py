@@ -263,6 +263,17 @@ def test_a_linear_convolutional_network_learns_as_under_bp(pool):
     toy.assert_close(gradients(subject, batch), [BETA * g for g in bp])
 
 
+def test_a_tiny_beta_is_not_lost_in_single_precision():
+    """The targets of a linear network with symmetric feedback are beta times BP's signals, as differences."""
+    net = toy.network("8-7", activation="linear")
+    subject = learner("dtp:iterations=0,symmetric_init=true,beta=1e-6", net)
+    for block, path in zip([*net.blocks[1:], net.head], subject.rule.feedback_paths, strict=True):
+        kernel = next(v for v in block.trainable_variables if v.name == "kernel")
+        path.kernel.assign(kernel)
+    found = [g / 1e-6 for g in toy.values(subject.gradients(*toy.batch()))]
+    toy.assert_close(found, subject.gradients(*toy.batch(), rule="bp"), 1e-5)
+
+
 def test_where_the_target_is_the_output_nothing_learns():
     def no_loss(y_true, y_pred):
         return 0.0 * ops.sum(y_pred, axis=-1)

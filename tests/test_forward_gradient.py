@@ -112,28 +112,28 @@ def test_an_examples_gradient_need_not_be_written_out(layer, shape):
     z = np.array(layer(x))
     g = random(*z.shape, seed=1)
     for part in maps(layer, x):
-        moved, squares, sums = [], [], [0.0 for _ in part.variables]
-        before = toy.values(part.variables)
+        variable, (before,) = part.variable, toy.values([part.variable])
+        moved, squares, total = [], [], 0.0
         for n in range(len(x)):
 
-            def product(values, n=n, part=part):
+            def product(value, n=n, variable=variable):
                 pairs = [(v, v.value) for v in layer.variables]
-                with autodiff.replaced([*pairs, *zip(part.variables, values, strict=True)]):
+                with autodiff.replaced([*pairs, (variable, value)]):
                     return ops.sum(layer(x[n : n + 1]) * g[n : n + 1])
 
-            own = toy.values(autodiff.gradient(product, [v.value for v in part.variables]))
-            squares.append(sum(np.sum(u**2) for u in own))
-            sums = [s + u for s, u in zip(sums, own, strict=True)]
-            for variable, value, u in zip(part.variables, before, own, strict=True):
-                variable.assign(value + u)
+            own = np.array(autodiff.gradient(product, variable.value))
+            squares.append(np.sum(own**2))
+            total = total + own
+            variable.assign(before + own)
             moved.append(np.array(layer(x[n : n + 1]))[0] - z[n])
-            for variable, value in zip(part.variables, before, strict=True):
-                variable.assign(value)
+            variable.assign(before)
         along = np.array(part.along(ops.convert_to_tensor(g)))
         np.testing.assert_allclose(along, moved, rtol=0, atol=2e-5 * np.abs(moved).max())
+        if part.factor is not None:
+            np.testing.assert_allclose(np.array(part.factor) * g, along, rtol=1e-6)
         axes = tuple(range(1, g.ndim))
         np.testing.assert_allclose(np.sum(g * along, axis=axes), squares, rtol=2e-5)
-        toy.assert_close(part.back(ops.convert_to_tensor(g)), sums, 2e-5)
+        toy.assert_close([part.back(ops.convert_to_tensor(g))], [total], 2e-5)
 
 
 # -- the derivative ----------------------------------------------------------------------------------
@@ -303,6 +303,58 @@ def test_local_target_and_guess_are_layer_wise_training():
     toy.assert_close(found[2:6], learner.gradients(*toy.batch(), rule="bp")[2:6])
 
 
+def test_local_training_takes_a_batch_normalised_auxiliary_net_as_it_is():
+    """`localonly` is the gradient of each block's local loss, batch statistics included."""
+    learner = toy.learner("localonly:auxnet=mlp,auxwidth=4,auxnorm=true", arch="5-4-4", **PLAIN)
+    x, y, _ = toy.batch()
+    expected, inputs = [], ops.convert_to_tensor(x)
+    for block, head in zip(learner.network.blocks, learner.rule.heads, strict=False):
+        own = block.trainable_variables
+
+        def loss(block=block, head=head, inputs=inputs):
+            log_p = ops.log_softmax(head(block(inputs), training=True))
+            return -ops.mean(ops.sum(y * log_p, axis=1))
+
+        known = set(map(id, own))
+        state = [*learner.network.variables, *learner.rule.variables]
+        state = [variable for variable in state if id(variable) not in known]
+        expected += autodiff.gradients(loss, own, state, jit_compile=False)()
+        inputs = block(inputs)
+    toy.assert_close(learner.gradients(x, y)[:4], expected[:4], 3e-5)
+
+
+@pytest.mark.parametrize("options", ["eps=0.3", "normalise=false"])
+def test_every_weight_tensor_has_a_direction_of_its_own(options):
+    """Kernel and bias of a layer are projected apart, on directions that ε shortens or nothing scales."""
+    learner = toy.learner(f"fg:space=weight,{options}", **PLAIN)
+    x, y, w = toy.batch()
+    posed, true = gradients_of_losses(learner, x, y, w)
+    W, b = toy.values(learner.rule.heads[0].trainable_variables)
+    h = posed.hidden[0]
+    e = np.exp(h @ W + b)
+    guess = (e / e.sum(1, keepdims=True) - y) @ W.T * (1 - h**2)
+    product = np.sum(true[0] * (1 - h**2) * guess, 1)
+    found = []
+    for A in (x, np.ones((len(x), 1))):
+        own = np.sum(A**2, 1)
+        square = own * np.sum(guess**2, 1)
+        c = own * product / (square + 0.3 if "eps" in options else 1)
+        found.append(A.T @ ((w * c / len(x))[:, None] * guess))
+    toy.assert_close(learner.gradients(x, y, w)[:2], [found[0], found[1][0]], 1e-4)
+
+
+@pytest.mark.parametrize("spec", ["fg:guess=global", "bp"])
+def test_losses_of_ones_own_meet_targets_of_any_type(spec):
+    def squares(targets, outputs):
+        return ops.sum(ops.square(targets - outputs), axis=-1)
+
+    x, y, w = toy.batch()
+    learner = toy.learner(spec, loss=squares, **PLAIN)
+    expected = learner.gradients(x, y, w, rule="bp")
+    for kind in ("int32", "float64"):
+        toy.assert_close(learner.gradients(x, y.astype(kind), w), expected)
+
+
 def test_dropout_draws_the_same_masks_in_the_derivative():
     learner = toy.learner("fg:guess=global", arch="5-4-4", dropout=0.5, **PLAIN)
     both = [learner.gradients(*toy.batch(), rule=rule, seed=1) for rule in (None, "bp")]
@@ -374,10 +426,20 @@ def test_a_reconstruction_is_guessed_by_its_own_loss(spec):
 # -- auxiliary nets, architectures, names ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind, weights", [("linear", 2698), ("cnn", 31242), ("mlp", 2375690)])
-def test_auxiliary_nets_have_the_published_number_of_weights(kind, weights):
-    made = auxiliary(kind, (None, 32, 32, 64), 10, batch_norm=True)
-    assert made.compute_output_shape((None, 32, 32, 64)) == (None, 10)
+@pytest.mark.parametrize(
+    "kind, size, channels, width, weights",
+    [
+        ("linear", 32, 64, None, 2698),
+        ("cnn", 32, 64, None, 31242),
+        ("cnn", 8, 256, None, 37386),
+        ("cnn", 4, 512, 16, 15882),
+        ("mlp", 32, 64, None, 2375690),
+    ],
+)
+def test_auxiliary_nets_have_the_published_number_of_weights(kind, size, channels, width, weights):
+    shape = (None, size, size, channels)
+    made = auxiliary(kind, shape, 10, width, batch_norm=True)
+    assert made.compute_output_shape(shape) == (None, 10)
     assert sum(int(np.prod(v.shape)) for v in made.trainable_variables) == weights
 
 
@@ -405,7 +467,11 @@ def test_resnet18_has_no_other_number_of_blocks():
     "spec, name, options",
     [
         ("std", "bp", {}),
-        ("localonly", "fg", {"target": "local", "guess": "local", "space": "activation"}),
+        (
+            "localonly",
+            "fg",
+            {"target": "local", "guess": "local", "space": "activation", "derivative": "simulated"},
+        ),
         (
             "fg-tgt-e2e-guess-localgrad-weight:auxnet=cnn",
             "fg",
@@ -433,12 +499,40 @@ def test_published_names(spec, name, options):
         ("fg:auxnet=predsim", "compares examples"),
         ("fg:noise=cauchy", "gaussian, rademacher"),
         ("fg:eps=0", "at least 1e-30"),
+        ("fg:target=[1,2]", "target of 'fg' is one of global, local, above, received"),
+        ("fg:auxwidth=true", "a whole number from 1, received True"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(spec, words):
     with pytest.raises(UserError, match=words) as caught:
         rules.get(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dense(4, activation="tanh"),
+        keras.layers.Conv2D(4, 2, activation="relu"),
+        keras.layers.LayerNormalization(axis=[1, 2, 3]),
+        keras.layers.BatchNormalization(axis=1),
+    ],
+)
+def test_what_space_weight_has_no_formula_for_is_refused(layer):
+    layer.build((None, 4, 4, 2))
+    with pytest.raises(UserError, match=f"received '{layer.name}'.*use space=avg-weight"):
+        maps(layer, np.zeros((1, 4, 4, 2), "float32"))
+
+
+def test_a_layer_that_is_used_twice_is_refused_in_space_weight():
+    dense = keras.layers.Dense(toy.INPUTS)
+    blocks = [
+        keras.Sequential([dense, keras.layers.Activation("tanh"), dense]),
+        keras.layers.Dense(4),
+    ]
+    learner = toy.learner("fg:space=weight", bpfree.BlockNetwork(blocks, keras.layers.Dense(3)))
+    with pytest.raises(UserError, match="used once, and 'dense.*' is used again"):
+        learner.gradients(*toy.batch())
 
 
 def test_nets_and_layers_that_do_not_fit_are_refused():

@@ -167,12 +167,43 @@ def test_mistakes_are_one_sentence(options, words):
         bpfree.rules.get(f"pepita:{options}")
 
 
+@pytest.mark.parametrize("kind", ["residual", "norm"])
+def test_weights_behind_a_blocks_activation_are_refused(kind):
+    """They would never learn."""
+    if kind == "residual":
+        network, shape = (
+            bpfree.architectures.get("resnet18:blocks=8,width=0.1", (8, 8, 1), 3),
+            (8, 8, 1),
+        )
+    else:
+        layers = [keras.layers.Dense(4), keras.layers.ReLU(), keras.layers.BatchNormalization()]
+        network = bpfree.BlockNetwork([keras.Sequential(layers)], keras.layers.Dense(3))
+        shape = (6,)
+    with pytest.raises(UserError, match="has weights behind"):
+        bpfree.Learner(network, "pepita").build((None, *shape))
+
+
+def test_half_precision_around_a_skip():
+    """Both passes are in float32, all the way down."""
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
+    found = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            network = bpfree.architectures.get("resnet18:width=0.04", (8, 8, 1), 3, seed=0)
+            subject = bpfree.Learner(network, "pepita", seed=0)
+            subject.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+            found.append(toy.values(subject.gradients(x, np.array([0, 1, 2, 0]))))
+        finally:
+            keras.config.set_dtype_policy("float32")
+    toy.assert_close(found[1], found[0], 1e-3)
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(UserError, match="Zero forward weights"):
         learner(net=toy.network(fw_init="zeros"))
     with pytest.raises(UserError, match="rule 'pepita' has none"):
         learner(net=toy.network(fw_init="aligned"))
     built_in = keras.Sequential([keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3)])
-    subject = learner(net=bpfree.BlockNetwork.from_sequential(built_in))
     with pytest.raises(UserError, match="'tanh' built in"):
-        gradients(subject)
+        learner(net=bpfree.BlockNetwork.from_sequential(built_in))

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from functools import partial
 
 import keras
 import numpy as np
@@ -338,3 +339,72 @@ def test_a_user_s_own_layers():
     model.build((None, 6))
     network = bpfree.BlockNetwork.from_sequential(model)
     assert np.isfinite(gradients("tp", network, *data(4, 6, 3))[0]).all()
+
+
+def tanh(z):
+    """Not Keras's."""
+    return 2 * keras.ops.tanh(z)
+
+
+@pytest.mark.parametrize("rule", ["tp", "itp", "gait:gamma=0.1"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Activation(partial(keras.activations.leaky_relu, negative_slope=0.1)),
+        keras.layers.Activation(keras.layers.LeakyReLU(negative_slope=0.1)),
+        keras.layers.Activation(tanh),
+        keras.layers.Lambda(keras.ops.tanh),
+    ],
+)
+def test_what_has_no_known_inverse_is_refused(rule, layer):
+    """Whatever its name is."""
+    blocks = [keras.layers.Dense(4), keras.Sequential([keras.layers.Dense(4), layer])]
+    with pytest.raises(UserError, match="through the inverse of"):
+        toy.learner(rule, bpfree.BlockNetwork(blocks, keras.layers.Dense(3)))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_built_in_activation_is_refused_whatever_it_is(trainable):
+    built_in = keras.layers.Dense(4, activation=keras.layers.LeakyReLU(), trainable=trainable)
+    with pytest.raises(UserError, match="with their activation in a layer of its own"):
+        toy.learner(
+            "gait",
+            bpfree.BlockNetwork([keras.layers.Dense(4), built_in], keras.layers.Dense(3)),
+        )
+
+
+def test_an_elu_layer_is_inverted_like_the_function():
+    found = []
+    for activation in (keras.layers.ELU(), keras.layers.Activation("elu")):
+        second = keras.Sequential([keras.layers.Dense(4), activation])
+        network = bpfree.BlockNetwork([keras.layers.Dense(4), second], keras.layers.Dense(3))
+        learner = toy.learner("tp", network, compile={"jit_compile": False})
+        found.append(toy.values(learner.gradients(*toy.batch())))
+    toy.assert_close(*found)
+
+
+def test_dense_layers_on_sequences_are_refused():
+    blocks = [keras.layers.Dense(4), keras.layers.Dense(4)]
+    network = bpfree.BlockNetwork(
+        blocks, keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    )
+    network.build((None, 2, 5))
+    learner = bpfree.Learner(network, "gait", seed=0)
+    learner.compile("sgd", "mse", jit_compile=False)
+    with pytest.raises(UserError, match="dense layers on vectors, and .* is given the shape"):
+        learner.gradients(np.zeros((4, 2, 5), "float32"), np.zeros((4, 3), "float32"))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 8), (8, 16)])
+def test_newton_schulz_on_a_matrix_without_full_rank_stays_where_it_starts(shape):
+    """It has no limit there that rounding does not leave: the start is a multiple of A's transpose."""
+    random = np.random.default_rng(0)
+    W = random.normal(size=(shape[0], 4)) @ random.normal(size=(4, shape[1]))
+    W = W.astype("float32")
+    inverse = inverses.NewtonSchulz()
+    inverse.build(shape)
+    inverse.refresh(keras.ops.convert_to_tensor(W))
+    A = W if shape[0] == shape[1] else W @ W.T if shape[0] < shape[1] else W.T @ W
+    start = A.T / (np.abs(A).sum(0).max() * np.abs(A).sum(1).max())
+    assert float(inverse.residual.value) == 1
+    np.testing.assert_allclose(toy.values([inverse.kept])[0], start, rtol=1e-4, atol=1e-9)

@@ -31,13 +31,15 @@ def auxiliary(
         cnn     Conv 1×1(width) → 3 × Conv 3×3(width) of stride 2 → pool → Dense(D)
 
     Hidden layers are followed by [BN] → ReLU. `pool` averages feature maps down to 2×2 (see
-    `bpfree.layers.heads.pooling`) and flattens them; it is nothing on vectors. Kernels are He's uniform.
+    `bpfree.layers.heads.pooling`), or repeats a single position as often, and flattens them; it is nothing on
+    vectors. Kernels are He's uniform.
 
     Args:
         kind: one of the three.
         shape: of the activation, with the batch axis.
         outputs: D.
-        width: of the hidden layers, ≥ 1; None is the published one, 1024 (mlp) or 32 (cnn).
+        width: of the hidden layers, ≥ 1; None is the published one of 8 blocks, 1024 (mlp) or 32 (cnn);
+            with 16 blocks, 512 and 16 were published.
         batch_norm: whether hidden layers are normalised over the batch, as published; of `linear` the
             input.
         seed: from which every kernel derives its own.
@@ -81,6 +83,9 @@ def auxiliary(
         for index in range(1, DEPTH + 1):
             layers += convolution(index, 3, 2)
     before = keras.Sequential(layers).compute_output_shape(shape) if layers else shape
+    if before[1:-1] == (1, 1):  # the published pool to 2×2 repeats a single position
+        layers.append(keras.layers.UpSampling2D(2))
+        before = (before[0], 2, 2, before[-1])
     layers += pooling(before, 4 * before[-1])
     if kind == "mlp":
         for index in range(DEPTH):

@@ -94,10 +94,11 @@ class FeedbackPath(keras.layers.Layer):
             for layer in block.body[: block.body.index(block.owner) + 1]
             if not is_dropout(layer)
         ]
-        built_in = getattr(block.owner, "activation", None)
-        activations = [] if built_in is None else [keras.layers.Activation(built_in)]
-        activations += filter(is_activation, block.body)
-        self.activation = [_copied(layer) for layer in activations]
+        activations = [
+            keras.layers.Activation(getattr(block.owner, "activation", None)),
+            *filter(is_activation, block.body),
+        ]
+        self.activation = [_copied(layer) for layer in activations if not _is_linear(layer)]
         self.lead, self.tail = (
             [_copied(layer) for layer in group if not is_dropout(layer)]
             for group in (block.lead, block.tail)
@@ -132,6 +133,14 @@ class FeedbackPath(keras.layers.Layer):
         a = run(self.activation, transposed(self.tail, v, p))
         return transposed(self.linear, a, u) + self.bias
 
+    def difference(self, v, d, u, p):
+        """G(v + d) − G(v), where d may be so small that G(v + d) would lose it."""
+        d = transposed(self.tail, d, p)
+        if self.activation:
+            v = transposed(self.tail, v, p)
+            d = run(self.activation, v + d) - run(self.activation, v)
+        return transposed(self.linear, d, u)
+
     def lead_back(self, d, x):
         """What a difference d in u is in the block's input x: back through what pools in front."""
         return transposed(self.lead, d, x)
@@ -142,6 +151,10 @@ def transposed(layers: list, v, x):
     if not layers:
         return v
     return autodiff.gradient(lambda x: ops.sum(v * run(layers, x)), x)
+
+
+def _is_linear(layer) -> bool:
+    return getattr(layer, "activation", None) is keras.activations.linear
 
 
 def _kernels(layer) -> list:

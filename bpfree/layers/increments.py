@@ -27,9 +27,13 @@ def inverse_of(activation) -> Callable | None:
     """
     if isinstance(activation, keras.layers.LeakyReLU) and activation.negative_slope > 0:
         return _leaky(activation.negative_slope)
-    activation = getattr(activation, "activation", activation)
-    activation = getattr(activation, "__name__", activation)
-    return INVERTIBLE.get(ACTIVATIONS.get(activation, activation))
+    if isinstance(activation, keras.layers.ELU) and activation.alpha == 1:
+        activation = keras.activations.elu
+    function = getattr(activation, "activation", activation)
+    if isinstance(function, str):
+        named = {known.__name__: inverse for known, inverse in INVERTIBLE.items()}
+        return named.get(ACTIVATIONS.get(function, function))
+    return INVERTIBLE.get(function)
 
 
 def _linear(z, d, gamma):
@@ -103,11 +107,11 @@ def _curved(f: Callable, of: Callable, least: float, most: float, low: float, hi
 _ARTANH, _LOGIT = math.atanh(1 - EDGE), math.log((1 - EDGE) / EDGE)
 
 INVERTIBLE = {
-    "linear": _linear,
-    leaky.__name__: _leaky(0.1),
-    "leaky_relu": _leaky(0.2),
-    "tanh": _curved(ops.tanh, _tanh, EDGE - 1, 1 - EDGE, -_ARTANH, _ARTANH),
-    "sigmoid": _curved(ops.sigmoid, _sigmoid, EDGE, 1 - EDGE, -_LOGIT, _LOGIT),
-    "elu": _curved(ops.elu, _elu, EDGE - 1, math.inf, math.log(EDGE), math.inf),
+    keras.activations.linear: _linear,
+    leaky: _leaky(0.1),
+    keras.activations.leaky_relu: _leaky(0.2),
+    keras.activations.tanh: _curved(ops.tanh, _tanh, EDGE - 1, 1 - EDGE, -_ARTANH, _ARTANH),
+    keras.activations.sigmoid: _curved(ops.sigmoid, _sigmoid, EDGE, 1 - EDGE, -_LOGIT, _LOGIT),
+    keras.activations.elu: _curved(ops.elu, _elu, EDGE - 1, math.inf, math.log(EDGE), math.inf),
 }
-"""By the activation function's name; `leaky_relu` is Keras's, of slope 0.2."""
+"""By the activation function: another one of the same name may be another function."""

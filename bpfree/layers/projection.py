@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bpfree.errors import UserError
+from bpfree.precision import full, width
 
 Initializer = keras.initializers
 
@@ -66,12 +67,12 @@ class RandomProjection(keras.layers.Layer):
             shape=(units, self.outputs),
             initializer=INITIALIZERS[self.bw_init](units, self.seed),
             trainable=False,
-            dtype="float32",
+            dtype=width(),
         )
 
     def call(self, h):
         """The projection h F, float32 (N, D), of an activation (N, …) of any float type."""
-        h = ops.cast(h, "float32")
+        h = full(h)
         if self.pool:
             h = ops.mean(h, axis=tuple(range(1, len(h.shape) - 1)))
         return ops.matmul(ops.reshape(h, (-1, self.kernel.shape[0])), self.kernel)
@@ -103,7 +104,7 @@ class RandomProjection(keras.layers.Layer):
 
 def check_initializer(bw_init: str) -> None:
     """Raises a UserError unless the feedback initialiser exists."""
-    if bw_init not in INITIALIZERS:
+    if bw_init not in tuple(INITIALIZERS):
         raise UserError(
             f"Unknown feedback initialiser {bw_init!r}: choose one of {', '.join(INITIALIZERS)}."
         )

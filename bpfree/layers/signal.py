@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from bpfree.precision import width
 from bpfree.seeds import derive
 
 
@@ -23,7 +24,7 @@ class LearningSignal(keras.layers.Layer):
     """
 
     def __init__(self, shape: Sequence[int], seed: int, **kwargs):
-        super().__init__(**{**kwargs, "autocast": False, "dtype": "float32"})
+        super().__init__(**{**kwargs, "autocast": False, "dtype": width()})
         self.shape = tuple(shape)
         self.seed = seed
         self.embedding = keras.layers.Dense(
@@ -31,10 +32,10 @@ class LearningSignal(keras.layers.Layer):
             use_bias=False,
             kernel_initializer=keras.initializers.GlorotUniform(seed=derive(seed, "embedding")),
             trainable=self.trainable,
-            dtype="float32",
+            dtype=width(),
         )
         self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-5, trainable=self.trainable, dtype="float32"
+            epsilon=1e-5, trainable=self.trainable, dtype=width()
         )
 
     def build(self, input_shape):

@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from bpfree.autodiff import isolated
+from bpfree.precision import full
 from bpfree.rules.error_projection import ErrorProjectionRule
 from bpfree.rules.local import in_turn
 from bpfree.rules.trace import Batch, Trace
@@ -55,7 +56,7 @@ class DirectFeedbackAlignment(ErrorProjectionRule):
         # If the second pass did not wait for the end of the first, XLA would merge the two; if it did
         # not wait for its middle, XLA's CPU compiler would make the first one operation with a buffer
         # for every block.
-        end = sum(ops.sum(ops.cast(part, "float32")) for part in (*first.activations, error))
+        end = sum(ops.sum(full(part)) for part in (*first.activations, error))
         late = batch.x + ops.stop_gradient(ops.cast(0 * end, batch.x.dtype))
         second = replace(batch, x=late, error=error)
         surrogates, _, outputs = in_turn(self, network, second, self._learn)

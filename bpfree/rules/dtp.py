@@ -91,8 +91,8 @@ class DifferenceTargetPropagation(Rule):
             raise UserError(
                 f"feedback_loss of 'dtp' is one of {choices}, received {feedback_loss!r}."
             )
-        small = min(_values(iterations)) < 0 or min(_values(feedback_lr)) < 0
-        if small or beta <= 0 or min(_values(sigma)) <= 0 or not 0 <= momentum < 1:
+        least = [min(_values(option), default=-1) for option in (iterations, feedback_lr, sigma)]
+        if min(least) < 0 or least[-1] <= 0 or beta <= 0 or not 0 <= momentum < 1:
             raise UserError(
                 "Rule 'dtp' needs beta > 0, sigma > 0, iterations ≥ 0, feedback_lr ≥ 0 and momentum in "
                 f"[0, 1), received {beta}, {sigma}, {iterations}, {feedback_lr} and {momentum}."
@@ -168,11 +168,10 @@ class DifferenceTargetPropagation(Rule):
         found = [-self.beta * error]
         for path, (x, u, p, h) in zip(self.feedback_paths[::-1], passes[:0:-1], strict=True):
             h = ops.stop_gradient(_full(h))
-            back = path(h + found[0], u, p)
             if self.difference:
-                delta = path.lead_back(back - path(h, u, p), x)
+                delta = path.lead_back(path.difference(h, found[0], u, p), x)
             else:
-                delta = path.lead_back(back, x) - _full(x)
+                delta = path.lead_back(path(h + found[0], u, p), x) - _full(x)
             found.insert(0, ops.stop_gradient(delta))
         return found
 

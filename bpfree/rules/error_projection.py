@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
+from bpfree.precision import width
 from bpfree.rules.local import after, everything_but
 from bpfree.rules.projection import ProjectionRule
 from bpfree.rules.trace import Batch, Trace
@@ -50,7 +51,7 @@ class ErrorProjectionRule(ProjectionRule):
     def _learned(self, trace: Trace, pulls: list) -> list:
         """The surrogates, each with its gradient, which `pulls[index]` makes from one by h."""
         # In half precision the gradient of a sum keeps small signals that that of a mean would lose.
-        count = ops.cast(ops.shape(trace.x)[0], "float32")
+        count = ops.cast(ops.shape(trace.x)[0], width())
         signal, surrogates = self.signal(trace), []
         for index in reversed(range(len(pulls))):
             h, variables = trace.activations[index], trace.blocks[index].trainable_variables

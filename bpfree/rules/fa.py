@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bpfree.layers.projection import INITIALIZERS, check_initializer
+from bpfree.precision import width
 from bpfree.rules.feedback import FeedbackRule
 
 
@@ -39,7 +40,7 @@ class FeedbackAlignment(FeedbackRule):
             shape=shape,
             initializer=INITIALIZERS[self.bw_init](fan_in, seed),
             trainable=False,
-            dtype="float32",
+            dtype=width(),
         )
         self.feedback.append(weight)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import keras
-from keras import ops
 
 from bpfree.layers.feedback import owns_kernel, with_feedback
 from bpfree.network import walk
+from bpfree.precision import full, width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch, Trace
 from bpfree.seeds import derive, fresh
@@ -52,7 +52,7 @@ class FeedbackRule(Rule):
         for block in network.blocks:
             x = walk(block, x, call)
             activations.append(x)
-        outputs = ops.cast(walk(network.head, x, call), "float32")
+        outputs = full(walk(network.head, x, call))
         return Trace(network, batch, activations, outputs)
 
     def _call(self, part, x, training: bool):
@@ -77,7 +77,7 @@ class FeedbackRule(Rule):
                 found.append(part)
             return part(x)
 
-        x = keras.KerasTensor((None, *self._input_shape), "float32")
+        x = keras.KerasTensor((None, *self._input_shape), width())
         for layer in (*network.blocks, network.head):
             x = walk(layer, x, call)
         return found[1:]

@@ -12,6 +12,7 @@ from keras import ops
 from bpfree import autodiff
 from bpfree.errors import UserError
 from bpfree.layers.auxiliary import WIDTHS, auxiliary
+from bpfree.precision import full
 from bpfree.rules import fg_spaces
 from bpfree.rules.fg_losses import LOSSES
 from bpfree.rules.replay import Replay
@@ -74,7 +75,7 @@ class ForwardGradient(Rule):
         derivative: `forward`, or `simulated`: c as the product with a backpropagated gradient, as in the
             published code; statistics of the batch are then differentiated.
         auxnet: `linear`, `mlp` or `cnn`, see `bpfree.layers.auxiliary`.
-        auxwidth: of its hidden layers; None is the published one.
+        auxwidth: of its hidden layers; None is the published one of ResNet-18 in 8 blocks.
         auxnorm: whether it has batch normalisation, as published.
 
     Raises:
@@ -87,7 +88,10 @@ class ForwardGradient(Rule):
 
     name = "fg"
     aliases = {
-        "localonly": {"target": "local", "guess": "local", "space": "activation"},
+        "localonly": {
+            **{"target": "local", "guess": "local", "space": "activation"},
+            "derivative": "simulated",
+        },
         **{
             f"fg-tgt-e2e-guess-{guess}-{space}": {"target": "global", "guess": own, "space": at}
             for guess, own in [("localgrad", "local"), ("random", "random"), ("ntk", "ntk")]
@@ -125,7 +129,7 @@ class ForwardGradient(Rule):
             raise UserError(
                 f"eps of 'fg' is at least 1e-30, which float32 can add, received {eps}."
             )
-        if auxwidth is not None and not (isinstance(auxwidth, int) and auxwidth >= 1):
+        if auxwidth is not None and (type(auxwidth) is not int or auxwidth < 1):
             raise UserError(f"auxwidth of 'fg' is a whole number from 1, received {auxwidth!r}.")
         self.target, self.guess, self.space, self.noise = target, guess, space, noise
         self.joint, self.normalise, self.eps, self.derivative = joint, normalise, eps, derivative
@@ -176,7 +180,7 @@ class ForwardGradient(Rule):
         slopes = autodiff.gradient(lambda at: ops.sum(function(*at)), at)
         per_example = len(function(*at).shape)
         products = [
-            ops.sum(ops.cast(g * u, "float32"), axis=tuple(range(per_example, len(g.shape))))
+            ops.sum(full(g * u), axis=tuple(range(per_example, len(g.shape))))
             for g, u in zip(slopes, along, strict=True)
         ]
         return ops.stop_gradient(sum(products))
@@ -201,7 +205,7 @@ class ForwardGradient(Rule):
         surrogates = fg_spaces.SPACES[self.space](self, replay, hidden[:-1])
         for index, head in enumerate(self.heads):
             scores = head(ops.stop_gradient(hidden[index]), training=batch.mode(index))
-            surrogates[index] += batch.mean(batch.losses(ops.cast(scores, "float32")))
+            surrogates[index] += batch.mean(batch.losses(full(scores)))
         return [*surrogates, 0.0, batch.task_loss(outputs)], outputs
 
     def _redrawn(self) -> list[tuple]:
@@ -212,7 +216,7 @@ class ForwardGradient(Rule):
 
 
 def _check(option: str, value, allowed: tuple) -> None:
-    if value in REFUSED:
+    if isinstance(value, str) and value in REFUSED:
         raise UserError(f"{option} {value!r} is not part of 'fg': {REFUSED[value]}.")
     if value not in allowed:
         choices = ", ".join(map(str, allowed))

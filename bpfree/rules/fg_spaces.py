@@ -12,7 +12,9 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
+from bpfree.errors import UserError
 from bpfree.layers.examplewise import maps
+from bpfree.precision import full
 from bpfree.rules.replay import Replay
 
 
@@ -39,7 +41,7 @@ def activation(rule, replay: Replay, hidden: list) -> list:
         targets = [rule.losses(rule.target, replay, index) for index in range(len(hidden))]
         rates = [rule.rate(*part) for part in _one_by_one(targets, points, directions)]
     return [
-        replay.batch.mean(c * _dot(ops.stop_gradient(u), ops.cast(h, "float32")))
+        replay.batch.mean(c * _dot(ops.stop_gradient(u), full(h)))
         for c, u, h in zip(rates, directions, hidden, strict=True)
     ]
 
@@ -99,27 +101,43 @@ def _examplewise(rule, replay: Replay, index: int, x):
     guess, target = (rule.losses(name, replay, index) for name in (rule.guess, rule.target))
     layers: list = []
     replay.block(index, x, lambda *passed: layers.append(passed) or passed[-1])
+    _check_used_once([layer for layer, *_ in layers])
     surrogate = 0.0
     for layer, before, z in layers:
+        linear = maps(layer, _regressor(replay, index, layer, before))
+        if not linear:
+            continue
+        origin = ops.zeros_like(z)
 
         def moved(shift, layer=layer):
             """The block's output with the layer's output shifted."""
             return replay.block(index, x, lambda other, _, y: y + shift if other is layer else y)
 
-        linear = maps(layer, _regressor(replay, index, layer, before))
-        origin = ops.zeros_like(z)
-        if linear:
-            g = _slope(lambda shift, moved=moved: guess(moved(shift)), origin)
+        def rate(direction, moved=moved, origin=origin):
+            return rule.rate(lambda shift: target(moved(shift)), [origin], [direction])
+
+        g = _slope(lambda shift, moved=moved: guess(moved(shift)), origin)
+        # Whatever moves the output along g has one derivative.
+        rate_along_g = rate(g) if any(part.factor is not None for part in linear) else None
         for part in linear:
             along = part.along(g)  # A U, with ‖U‖² = g · A U
             scale = rule.scale(_dot(g, along, keepdims=True))
-            c = rule.rate(
-                lambda shift, moved=moved: target(moved(shift)), [origin], [scale * along]
-            )
+            if part.factor is None:
+                c = rate(scale * along)
+            else:
+                c = (scale * part.factor)[:, 0] * rate_along_g
             share = ops.reshape(replay.batch.shares * c, ops.shape(scale))
-            moves = part.back(share * scale * g)
-            surrogate += sum(_move(v, d) for v, d in zip(part.variables, moves, strict=True))
+            surrogate += _move(part.variable, part.back(share * scale * g))
     return surrogate
+
+
+def _check_used_once(layers: list) -> None:
+    for layer in layers:
+        if layer.trainable_variables and sum(other is layer for other in layers) > 1:
+            raise UserError(
+                f"Space weight of 'fg' is for layers that are used once, and {layer.name!r} is used again "
+                "in its block: use space=avg-weight or space=activation."
+            )
 
 
 def _regressor(replay: Replay, index: int, layer, x):
@@ -139,8 +157,8 @@ def _one_by_one(functions: list, at: list, along: list):
 
 
 def _slope(losses: Callable, at):
-    """∂ℓ_n/∂at_n of every example, float32."""
-    return ops.cast(autodiff.gradient(lambda h: ops.sum(losses(h)), at), "float32")
+    """∂ℓ_n/∂at_n of every example, in full precision."""
+    return full(autodiff.gradient(lambda h: ops.sum(losses(h)), at))
 
 
 def _slopes(loss: Callable, at: list) -> list:
@@ -155,7 +173,7 @@ def _dot(a, b, keepdims: bool = False):
 
 def _move(variable, gradient):
     """The surrogate that gives a weight this gradient."""
-    return ops.sum(ops.stop_gradient(gradient) * ops.cast(variable, "float32"))
+    return ops.sum(ops.stop_gradient(gradient) * full(variable.value))
 
 
 SPACES = {"activation": activation, "weight": weight, "avg-weight": avg_weight}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from bpfree.precision import width
 from bpfree.rules.feedback import FeedbackRule
 from bpfree.rules.usf import spread
 
@@ -31,7 +32,7 @@ class FixedRandomSignFeedback(FeedbackRule):
             shape=shape,
             initializer=keras.initializers.RandomNormal(stddev=spread(shape), seed=seed),
             trainable=False,
-            dtype="float32",
+            dtype=width(),
         )
         self.feedback.append(weight)
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from bpfree.autodiff import isolated
 from bpfree.errors import UserError
+from bpfree.precision import full, width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch
 from bpfree.seeds import derive, fresh
@@ -108,11 +109,11 @@ class GoodnessRule(Rule):
                 shape=shape[1:],
                 initializer=keras.initializers.Constant(0.5),
                 trainable=False,
-                dtype="float32",
+                dtype=width(),
             )
             for index, shape in enumerate(network.hidden_shapes)
         ]
-        self.classifier = keras.layers.Dense(outputs, kernel_initializer="zeros", dtype="float32")
+        self.classifier = keras.layers.Dense(outputs, kernel_initializer="zeros", dtype=width())
         self.classifier.build((None, sum(self.widths[self.lowest :])))
         blocks = [v for block in network.blocks for v in block.trainable_variables]
         still = [*network.head.trainable_variables, *([] if self.train_blocks else blocks)]
@@ -142,7 +143,7 @@ class GoodnessRule(Rule):
 
     def normalise(self, h):
         """Every example by its root mean square, or by its length; stopped, float32."""
-        h = ops.cast(ops.stop_gradient(h), "float32")
+        h = full(ops.stop_gradient(h))
         axes = tuple(range(1, len(h.shape)))
         total = ops.mean if self.norm == "rms" else ops.sum
         return h / (ops.sqrt(total(ops.square(h), axis=axes, keepdims=True)) + 1e-8)
@@ -150,7 +151,7 @@ class GoodnessRule(Rule):
     def goodness_of(self, h):
         """g (N,) of activities (N, …)."""
         total = ops.sum if self.goodness == "sum" else ops.mean
-        return total(ops.square(ops.cast(h, "float32")), axis=tuple(range(1, len(h.shape))))
+        return total(ops.square(full(h)), axis=tuple(range(1, len(h.shape))))
 
     def separation(self, h, index: int, batch: Batch):
         """The loss of the positives (the first half of h) and the negatives, a scalar."""
@@ -161,7 +162,7 @@ class GoodnessRule(Rule):
 
     def equalisation(self, z, h, index: int, batch: Batch):
         """The peer term of the pre-activations z (positives, negatives), and the update of m from h."""
-        z, h = (ops.cast(ops.split(part, 2)[0], "float32") for part in (z, h))
+        z, h = (full(ops.split(part, 2)[0]) for part in (z, h))
         m = self.activities[index]
         if batch.mode(index):
             m.assign(0.9 * m + 0.1 * batch.average(ops.stop_gradient(h)))
@@ -177,7 +178,7 @@ class GoodnessRule(Rule):
         """One wrong label per example, one-hot: by the classifier's probabilities, or uniformly."""
         logits = ops.stop_gradient(logits) if self.negatives == "hard" else ops.zeros_like(labels)
         drawn = keras.random.categorical(logits - 1e6 * labels, 1, seed=self.draws)
-        return ops.one_hot(drawn[:, 0], labels.shape[1], dtype="float32")
+        return ops.one_hot(drawn[:, 0], labels.shape[1], dtype=width())
 
     def classify(self, activations: list):
         """The classifier's logits (N, K)."""

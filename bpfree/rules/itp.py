@@ -37,7 +37,7 @@ class IncrementalTargetPropagation(TargetPropagation):
         if propagate not in (None, *WAYS):
             ways = ", ".join(WAYS)
             raise UserError(f"propagate of {self.name!r} is one of {ways}, received {propagate!r}.")
-        fits = gamma is None or (not isinstance(gamma, str) and 0 < gamma <= 1)
+        fits = gamma is None or (type(gamma) in (int, float) and 0 < gamma <= 1)
         if not fits or (gamma is not None and propagate == "limit"):
             raise UserError(
                 f"gamma of {self.name!r} lies in (0, 1], and the limit has none; received {gamma} with "

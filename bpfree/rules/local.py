@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
+from bpfree.precision import full, width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch, Trace
 
@@ -86,7 +87,7 @@ def taught(rule: Rule, network, batch: Batch, index: int, step: Callable) -> tup
     variables = rule.trained_with(network, index)
     state = everything_but(variables, network, rule)
     # In half precision the gradient of a sum keeps small signals that that of a mean would lose.
-    count = ops.cast(ops.shape(batch.x)[0], "float32")
+    count = ops.cast(ops.shape(batch.x)[0], width())
 
     def learned():
         surrogate, *rest = step()
@@ -113,5 +114,5 @@ def after(gradients: Sequence, structure):
     """The structure's values, which wait for the gradients."""
     # No number is above infinity, NaN neither, so this is 0; a compiler does not know it.
     entries = [ops.reshape(gradient, (-1,))[0] for gradient in gradients]
-    nothing = sum(ops.cast(entry > float("inf"), "float32") for entry in entries)
+    nothing = sum(full(entry > float("inf")) for entry in entries)
     return keras.tree.map_structure(lambda value: value + ops.cast(nothing, value.dtype), structure)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
 from bpfree.errors import UserError
 from bpfree.layers.heads import head
+from bpfree.precision import full
 from bpfree.rules.local import LocalRule, in_turn
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch, Trace
@@ -82,7 +81,7 @@ class HeadPrediction(LocalHeads):
 
     def score(self, h, index: int):
         """A head's output, float32 (N, D)."""
-        return ops.cast(self.heads[index](h), "float32")
+        return full(self.heads[index](h))
 
     def scores(self, activations: list) -> list:
         """Every head's output, float32 (N, D)."""

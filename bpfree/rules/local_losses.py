@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from bpfree.precision import width
+
 TINY = 1e-12
 
 
@@ -75,7 +77,7 @@ def contrastive(features, targets, shares, temperature: float, base_temperature:
     logits = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
     others = (1.0 - ops.eye(count)) * shares[None, :]
     total = ops.sum(others * ops.exp(logits), axis=1, keepdims=True)
-    log_p = logits - ops.log(total * ops.cast(count, "float32") + TINY)
+    log_p = logits - ops.log(total * ops.cast(count, width()) + TINY)
     positives = others * ops.matmul(targets, ops.transpose(targets))
     mean = ops.sum(positives * log_p, axis=1) / (ops.sum(positives, axis=1) + TINY)
     return -temperature / base_temperature * mean

@@ -10,6 +10,7 @@ from keras import ops
 from bpfree.errors import UserError
 from bpfree.hsic import nhsic
 from bpfree.layers.views import TwoViews
+from bpfree.precision import full
 from bpfree.rules.local import in_turn
 from bpfree.rules.local_heads import LocalHeads
 from bpfree.rules.local_losses import cce, contrastive, similarity
@@ -122,7 +123,7 @@ class LayerWise(LocalHeads):
 
     def surrogate(self, trace: Trace, index: int):
         batch, h, targets = trace.batch, trace.activations[index], trace.targets
-        output = ops.cast(self.heads[index](h), "float32")
+        output = full(self.heads[index](h))
         if self.loss == "supcon":
             temperatures = self.temperature, self.base_temperature
             local = contrastive(output, targets, batch.shares, *temperatures)
@@ -131,7 +132,7 @@ class LayerWise(LocalHeads):
         else:
             local = cce(output, targets)
         if self.loss == "predsim":
-            matched = ops.cast(self.similarity_heads[index](h), "float32")
+            matched = full(self.similarity_heads[index](h))
             similar = similarity(matched, targets, batch.shares, self.target == "centred")
             local = (1 - self.beta) * local + self.beta * similar
         loss = batch.mean(local)

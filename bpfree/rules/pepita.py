@@ -14,6 +14,7 @@ from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.layers.projection import INITIALIZERS, check_initializer
 from bpfree.network import around_activation, is_dropout, layers_of, run
+from bpfree.precision import width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch, Trace
 from bpfree.seeds import derive, fresh
@@ -49,7 +50,8 @@ class Pepita(Rule):
             not (`sum`).
 
     Raises:
-        UserError: for an unknown name, or a Dense or convolution with an activation built in.
+        UserError: for an unknown name; from `build`, for a Dense or convolution with an activation built in,
+            and for weights behind a block's first activation, which z' does not depend on.
 
     Source: Dellaferrera & Kreiman 2022, https://arxiv.org/abs/2201.11665, algorithm 1; options as in the
     authors' published code.
@@ -79,6 +81,8 @@ class Pepita(Rule):
         self.output_error, self.conv_reduction = output_error, conv_reduction
 
     def build(self, network, input_shape, outputs: int) -> None:
+        for block in network.blocks:
+            _check_nothing_learns_behind(block)
         seed = fresh() if self.seed is None else self.seed
         size = math.prod(input_shape[1:])
         scaled = INITIALIZERS[self.bw_init](size, derive(seed, "feedback"))
@@ -87,7 +91,7 @@ class Pepita(Rule):
             shape=(size, outputs),
             initializer=lambda shape, dtype=None: self.f_scale * scaled(shape, dtype),
             trainable=False,
-            dtype="float32",
+            dtype=width(),
         )
 
     @property
@@ -122,7 +126,7 @@ class Pepita(Rule):
 
     def run(self, network, batch: Batch, x) -> tuple[list, Trace]:
         """One pass in float32: every block's pre-activation z and activity h, and the outputs."""
-        call = partial(run, training=batch.training, dtype="float32")
+        call = partial(run, training=batch.training, dtype=width())
         pre, activities = [], []
         for block, above in pairwise([*network.blocks, network.head]):
             linear, activation, rest = around_activation(block)
@@ -149,3 +153,14 @@ class Pepita(Rule):
                 "learn: choose another fw_init."
             )
         return super().refusal(problem_type, activation, fw_init)
+
+
+def _check_nothing_learns_behind(block) -> None:
+    _, activation, rest = around_activation(block)
+    for layer in rest:
+        if layer.trainable_variables:
+            raise UserError(
+                f"Rule 'pepita' moves what is in front of a block's first activation, and {layer.name!r} has "
+                f"weights behind {activation[0].name!r}: cut the block there, or choose an architecture "
+                "with one activation per block."
+            )

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from bpfree.layers.projection import RandomProjection, check_initializer
+from bpfree.precision import width
 from bpfree.rules.rule import Rule
 from bpfree.seeds import derive, fresh
 
@@ -51,7 +52,7 @@ class ProjectionRule(Rule):
             shape=(),
             initializer=keras.initializers.Constant(self.signal_scale),
             trainable=False,
-            dtype="float32",
+            dtype=width(),
         )
 
     @property

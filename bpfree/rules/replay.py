@@ -12,6 +12,7 @@ from keras import ops
 
 from bpfree.autodiff import replaced
 from bpfree.network import walk
+from bpfree.precision import full
 from bpfree.rules.trace import Batch
 
 Tensor = Any
@@ -68,8 +69,8 @@ class Replay:
         return self.through(self.network.head, h, depth)
 
     def through(self, net: keras.layers.Layer, h: Tensor, index: int) -> Tensor:
-        """The outputs (N, D), float32, of a head: the network's, or that of block `index`."""
-        return ops.cast(walk(net, h, partial(self.layer, index)), "float32")
+        """The outputs (N, D) of a head, in full precision: the network's, or that of block `index`."""
+        return full(walk(net, h, partial(self.layer, index)))
 
     def layer(self, index: int, layer: keras.layers.Layer, x: Tensor) -> Tensor:
         """The output of one layer of block `index`, or of its head."""
@@ -89,7 +90,7 @@ def _with_constant_statistics(layer, x: Tensor) -> Tensor:
 
 
 def statistics(layer: keras.layers.BatchNormalization, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch's mean and variance (C,) as the layer takes them, stopped, float32."""
-    x = ops.cast(ops.stop_gradient(x), "float32")
+    """The batch's mean and variance (C,) as the layer takes them, stopped, in full precision."""
+    x = full(ops.stop_gradient(x))
     rank = len(x.shape)
     return ops.moments(x, [axis for axis in range(rank) if axis != layer.axis % rank])

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from bpfree.errors import UserError
+from bpfree.precision import full
 from bpfree.rules.trace import Batch, Trace
 
 REGISTRY: dict[str, type[Rule]] = {}
@@ -209,4 +210,4 @@ def zero(variables):
     Without it TensorFlow's gradient would be None. One entry of each variable suffices.
     """
     entries = (ops.reshape(variable, (-1,))[0] for variable in variables)
-    return sum((0 * ops.cast(entry, "float32") for entry in entries), 0.0)
+    return sum((0 * full(entry) for entry in entries), 0.0)

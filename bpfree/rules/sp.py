@@ -11,6 +11,7 @@ from keras import ops
 from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.layers.signal import LearningSignal
+from bpfree.precision import full
 from bpfree.rules.local import taught
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch
@@ -98,7 +99,7 @@ class SignalPropagation(Rule):
             surrogate, _, passed = taught(self, network, batch, index, step)
             surrogates.append(surrogate)
         head = network.head(passed[0], training=batch.mode(len(network.blocks)))
-        outputs = ops.cast(head, "float32")
+        outputs = full(head)
         return [*surrogates, batch.task_loss(outputs)], outputs
 
     def _learn(self, network, batch: Batch, labels, index: int, h, t, source):
@@ -118,7 +119,7 @@ class SignalPropagation(Rule):
         """A (N, M), float32: every row of h with every row of t."""
         positions = h.shape[1] * h.shape[2] if len(h.shape) == 4 else 1
         values = math.prod(h.shape[1:])
-        h, t = (ops.reshape(ops.cast(a, "float32"), (-1, values)) for a in (h, t))
+        h, t = (ops.reshape(full(a), (-1, values)) for a in (h, t))
         scale = {"mean": positions, "sqrt": math.sqrt(values), "dot": 1.0}[self.scale]
         return ops.matmul(h, ops.transpose(t)) / scale
 
@@ -135,7 +136,7 @@ class SignalPropagation(Rule):
             return ops.one_hot(ops.argmax(similar, axis=1), count)
         if self.loss == "max":
             most = ops.max(similar, axis=1, keepdims=True)
-            return ops.cast(ops.equal(similar, most), "float32")
+            return full(ops.equal(similar, most))
         k = min(self.k, similar.shape[0] or self.k)
         return ops.sum(ops.one_hot(ops.top_k(similar, k)[1], count), axis=1)
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from bpfree import autodiff, inverses
 from bpfree.errors import UserError
+from bpfree.network import is_activation
 from bpfree.penalties import off_diagonal
 from bpfree.precision import full
 from bpfree.rules.rule import Rule
@@ -132,7 +133,8 @@ class TargetRule(Rule):
         """Raises a UserError where no target can be sent back through this layer."""
         linear = isinstance(part, keras.layers.Dense) and activation_of(part) is None
         norm = isinstance(part, keras.layers.BatchNormalization)
-        if part.trainable_variables and not linear and not norm:
+        has_weights = part.trainable_variables or isinstance(part, keras.layers.Dense)
+        if has_weights and not linear and not norm:
             raise UserError(
                 f"Rule {self.name!r} inverts dense layers with their activation in a layer of its own, "
                 f"and {part.name!r} is a {type(part).__name__} that is none: use a perceptron, square or "
@@ -176,6 +178,7 @@ class TargetRule(Rule):
         """The error of a block's (or the head's) input, from that of its output."""
         for step in reversed(steps):
             if id(step.layer) in self._order:
+                _check_vectors(step)
                 inverse = self.inverses[self._order[id(step.layer)]]
                 e = inverse.through(e, ops.stop_gradient(step.layer.kernel.value))
                 # Auxiliary units project nowhere: their target is their own activity.
@@ -209,12 +212,16 @@ def upper(network) -> list[keras.layers.Layer]:
 
 def activation_of(layer: keras.layers.Layer) -> str | None:
     """The name of the activation that a layer applies, None if that is none or linear."""
-    if isinstance(layer, _ACTIVATIONS):
-        return type(layer).__name__
-    name = getattr(getattr(layer, "activation", None), "__name__", None)
-    return None if name == "linear" else name
+    function = getattr(layer, "activation", None)
+    if function not in (None, keras.activations.linear):
+        return getattr(function, "__name__", type(function).__name__)
+    is_one = is_activation(layer) and not isinstance(layer, keras.layers.Activation)
+    return type(layer).__name__ if is_one else None
 
 
-_ACTIVATIONS = tuple(
-    getattr(keras.layers, name) for name in ("LeakyReLU", "ReLU", "ELU", "PReLU", "Softmax")
-)
+def _check_vectors(step: Step) -> None:
+    if len(step.x.shape) != 2:
+        raise UserError(
+            f"Targets go back through dense layers on vectors, and {step.layer.name!r} is given the shape "
+            f"{tuple(step.x.shape[1:])}: put a Flatten in front of it, or use another rule."
+        )

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import keras
+
 from bpfree.errors import UserError
 from bpfree.layers.increments import inverse_of
+from bpfree.layers.invertible import FirstUnits
+from bpfree.network import is_activation, is_dropout
 from bpfree.precision import full
 from bpfree.rules.targets import Step, TargetRule, activation_of
+
+_KNOWN = (
+    *(keras.layers.Dense, keras.layers.BatchNormalization, FirstUnits),
+    *(keras.layers.Flatten, keras.layers.Reshape, keras.layers.Identity),
+)
 
 
 class TargetPropagation(TargetRule):
@@ -48,6 +57,12 @@ class TargetPropagation(TargetRule):
         super().check_part(part)
         if self.inverts and activation_of(part) and inverse_of(part) is None:
             raise UserError(self._no_inverse(activation_of(part)))
+        known = is_activation(part) or is_dropout(part) or isinstance(part, _KNOWN)
+        if self.inverts and not known:
+            raise UserError(
+                f"Rule {self.name!r} sends targets through the inverse of every layer, and knows none of "
+                f"{part.name!r} ({type(part).__name__}): use Dense, Activation and Dropout layers."
+            )
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if self.inverts and activation is not None and inverse_of(activation) is None:

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from bpfree import autodiff
-from bpfree.precision import full
+from bpfree.precision import full, width
 
 Tensor = Any
 
@@ -68,22 +68,22 @@ class Batch:
 
     def average(self, values: Tensor) -> Tensor:
         """`Σ_n w_n v_n / Σ_n w_n` of values (N, …): for statistics, whose size no weight should change."""
-        values = ops.cast(values, "float32")
+        values = full(values)
         weights = ops.reshape(self.weights, (-1, *[1] * (len(values.shape) - 1)))
         total = ops.maximum(ops.sum(self.weights), 1e-12)
         return ops.sum(weights * values, axis=0) / total
 
     def targets(self, outputs: int) -> Tensor:
-        """The targets as float32 (N, outputs): one-hot if they are labels."""
+        """The targets in full precision (N, outputs): one-hot if they are labels."""
         y = ops.convert_to_tensor(self.y)
         if len(y.shape) == 2 and y.shape[1] == outputs:
-            return ops.cast(y, "float32")
+            return ops.cast(y, width())
         if len(y.shape) == 1 or (len(y.shape) == 2 and y.shape[1] == 1):
             y = ops.reshape(y, (-1,))
             if outputs == 1:
-                return ops.cast(y[:, None], "float32")
-            return ops.one_hot(ops.cast(y, "int32"), outputs, dtype="float32")
-        return ops.cast(ops.reshape(y, (-1, outputs)), "float32")
+                return ops.cast(y[:, None], width())
+            return ops.one_hot(ops.cast(y, "int32"), outputs, dtype=width())
+        return ops.cast(ops.reshape(y, (-1, outputs)), width())
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class Uncorrected(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         t = ops.cast(step, keras.config.floatx()) + 1
-        return self.lr * (1 - self.beta_1**t) / ops.sqrt(1 - self.beta_2**t)
+        beta_1, beta_2 = (ops.cast(beta, t.dtype) for beta in (self.beta_1, self.beta_2))
+        return self.lr * (1 - ops.power(beta_1, t)) / ops.sqrt(1 - ops.power(beta_2, t))
 
     def get_config(self):
         return {"lr": self.lr, "beta_1": self.beta_1, "beta_2": self.beta_2}

@@ -95,6 +95,29 @@ def test_closed_form_of_options(spec):
     check_closed_form(toy.learner(spec), spec, "cce")
 
 
+@pytest.fixture
+def double():
+    """Everything in float64."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.once  # on JAX Keras's own tanh is float32 even so
+@pytest.mark.parametrize("spec", [*SPECS, "fg:space=weight", "fg:space=avg-weight"])
+def test_closed_form_in_double_precision(spec, double):
+    """No step on the way, nor a weight of the rule's, is in single precision."""
+    learner = toy.learner(spec, compile={"jit_compile": False})
+    x, y, w = (part.astype("float64") for part in toy.batch())
+    expected = oracle(spec, learner, x, y, w)
+    found = toy.values(learner.gradients(x, y, w))
+    assert all(g.dtype == "float64" for g in found)
+    if expected is not None:
+        toy.assert_close(found, expected, 1e-9)
+
+
 @pytest.mark.parametrize("spec", ["bp", "dfa", "sdfa"])
 def test_closed_form_of_another_loss(spec):
     check_closed_form(toy.learner(spec, loss="mse"), spec, "mse")
