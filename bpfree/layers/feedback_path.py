@@ -12,6 +12,7 @@ from bpfree import autodiff
 from bpfree.errors import UserError
 from bpfree.layers.projection import INITIALIZERS
 from bpfree.network import is_activation, is_dropout, layers_of, run
+from bpfree.precision import full
 
 _SHAPING = ("Flatten", "Reshape", "ZeroPadding1D", "ZeroPadding2D")
 _LINEAR = tuple(getattr(keras.layers, name) for name in _SHAPING)
@@ -147,10 +148,10 @@ class FeedbackPath(keras.layers.Layer):
 
 
 def transposed(layers: list, v, x):
-    """Jᵀ v of layers at x, that is ∂/∂x Σ v · layers(x); v itself of no layers."""
+    """Jᵀ v of layers at x, in full precision, that is ∂/∂x Σ v · layers(x); v itself of no layers."""
     if not layers:
         return v
-    return autodiff.gradient(lambda x: ops.sum(v * run(layers, x)), x)
+    return autodiff.gradient(lambda x: ops.sum(v * run(layers, x)), full(x))
 
 
 def _is_linear(layer) -> bool:
