@@ -93,7 +93,10 @@ def get(spec: str | Rule, **options) -> Rule:
     rule, parsed = parse(spec)
     unknown = set(options) - set(rule.options())
     if unknown:
-        raise UserError(f"Rule {rule.name!r} has no option {', '.join(sorted(unknown))}.")
+        raise UserError(
+            f"Rule {rule.name!r} has no option {', '.join(sorted(unknown))}: it has "
+            f"{', '.join(rule.options()) or 'none'}."
+        )
     return rule(**{**options, **parsed})
 
 
