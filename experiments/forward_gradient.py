@@ -12,14 +12,14 @@ printed is the table.
 from __future__ import annotations
 
 import argparse
-import subprocess
 from itertools import product
 from pathlib import Path
+
+from mnist import run
 
 from bpfree import reporting
 from bpfree.tuning.statistics import summary
 
-ROOT = Path(__file__).parents[1]
 TARGETS = ("global", "local")
 GUESSES = ("local", "fixed-ntk", "ntk", "random")
 SPACES = ("activation", "weight", "avg-weight")
@@ -37,16 +37,15 @@ def grid() -> list[tuple[str, str, str, str]]:
 
 def train(directory: Path, rules: list[str], options, further: list[str]) -> None:
     """Runs train.bash to its end: every rule with every seed."""
-    command = [
-        *(ROOT / "train.bash", directory),
+    run(
+        directory,
         *(f"--algorithm={rule}" for rule in rules),
         *("--nobatch_norm", "--reg_rate=0", "--validation=0", "--objective=error", "--score=last"),
         *("--scaler=zero_one", "--bw_init=ortho", "--batch_size=100"),
         *(f"--dataset={options.dataset}", f"--arch={options.arch}", f"--lr={options.lr}"),
         *(f"--activation={options.activation}", f"--num_epochs={options.num_epochs}"),
         *(f"--executions_per_trial={options.seeds}", *further),
-    ]
-    subprocess.run(command, check=True)
+    )
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 from pathlib import Path
 
 from bpfree import reporting
@@ -28,8 +29,15 @@ FRESH_SEED = 100
 
 
 def run(directory: Path, *flags: str) -> None:
-    """Runs train.bash to its end."""
-    subprocess.run([ROOT / "train.bash", directory, *flags], check=True)
+    """Runs train.bash to its end; where that fails, ends with its exit code, for it has said why."""
+    process = subprocess.Popen([ROOT / "train.bash", directory, *flags])
+    while process.poll() is None:
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # which train.bash has heard as well
+            continue
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 def sweep(directory: Path, *flags: str) -> None:

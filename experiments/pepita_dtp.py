@@ -15,13 +15,13 @@ table.
 from __future__ import annotations
 
 import argparse
-import subprocess
 from pathlib import Path
+
+from mnist import run
 
 from bpfree import reporting
 from bpfree.tuning.statistics import summary
 
-ROOT = Path(__file__).parents[1]
 COMMON = [
     *(
         "--dataset=mnist",
@@ -73,8 +73,7 @@ def main() -> None:
     rows = []
     for recipe in options.recipe or RECIPES:
         folder = options.directory / f"{recipe}-{options.num_epochs}"
-        command = [ROOT / "train.bash", folder, *flags(recipe, options.num_epochs), *more]
-        subprocess.run(command, check=True)
+        run(folder, *flags(recipe, options.num_epochs), *more)
         runs = reporting.results(folder)
         architecture = f"`{runs['arch'].iloc[0]}`"
         error = str(summary(runs["test_error"]))

@@ -171,7 +171,7 @@ def scripted(arguments: list[str]) -> None:
         raise Understood
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "run", train)
+        patch.setattr(subprocess, "Popen", train)
         patch.setattr(argparse.ArgumentParser, "parse_args", parse)
         patch.setattr(sys, "argv", arguments)
         patch.syspath_prepend(script.parent)
