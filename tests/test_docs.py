@@ -229,8 +229,9 @@ def test_a_mistyped_script_would_be_found():
         check(["python", "benchmarks/memory.py", "--depth", "4", "--rulez", "bp"])
 
 
-def test_every_recipe_of_pepita_and_dtp_is_understood():
+def test_every_recipe_of_pepita_and_dtp_is_understood(monkeypatch):
     path = ROOT / "experiments/pepita_dtp.py"
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("pepita_dtp", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
