@@ -12,7 +12,7 @@ from bpfree import autodiff
 from bpfree.errors import UserError
 from bpfree.layers.projection import INITIALIZERS
 from bpfree.network import is_activation, is_dropout, layers_of, run
-from bpfree.precision import full
+from bpfree.precision import full, width
 
 _SHAPING = ("Flatten", "Reshape", "ZeroPadding1D", "ZeroPadding2D")
 _LINEAR = tuple(getattr(keras.layers, name) for name in _SHAPING)
@@ -73,7 +73,7 @@ class FeedbackPath(keras.layers.Layer):
     the kernel's shape, in the place of the kernel; the activation is the block's own. What pools after
     it is undone where the forward pass found its maxima. All transposes are gradients, so they fit the
     layer whatever its strides and padding. Dropout and normalisation have no counterpart: B learns their
-    scale. `lead_back` goes on through what pools in front of the kernel. Computes in Keras's floatx.
+    scale. `lead_back` goes on through what pools in front of the kernel. Computes in full precision.
 
     Args:
         block: the block's anatomy, built.
@@ -84,7 +84,7 @@ class FeedbackPath(keras.layers.Layer):
     """
 
     def __init__(self, block: Anatomy, bw_init: str | None, seed: int, **kwargs):
-        super().__init__(**{"trainable": False, "dtype": keras.config.floatx(), **kwargs})
+        super().__init__(**{"trainable": False, "dtype": width(), **kwargs})
         present = block.owner.kernel
         if bw_init is None:
             initializer = lambda shape, dtype=None: ops.convert_to_tensor(present, dtype)  # noqa: E731
@@ -168,5 +168,5 @@ def _copied(layer, **options):
     config |= {name: value for name, value in options.items() if name in config}
     config |= dict.fromkeys(name for name in config if name.endswith("_regularizer"))
     return type(layer).from_config(
-        {**config, "trainable": False, "dtype": keras.config.floatx(), "name": layer.name}
+        {**config, "trainable": False, "dtype": width(), "name": layer.name}
     )

@@ -12,6 +12,7 @@ from bpfree.errors import UserError
 from bpfree.layers.feedback_path import Anatomy, FeedbackPath, anatomy
 from bpfree.layers.projection import check_initializer
 from bpfree.network import run
+from bpfree.precision import full, width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch, Trace
 from bpfree.seeds import derive, fresh
@@ -147,7 +148,7 @@ class DifferenceTargetPropagation(Rule):
     def lesson(self, network, batch: Batch) -> tuple[list, Any]:
         passes = self.run(batch)
         *activations, outputs = [passed.h for passed in passes]
-        outputs = _full(outputs)
+        outputs = full(outputs)
         error = Trace(network, batch, activations, outputs).example_error
         pairs = zip([*activations, outputs], self.differences(passes, error), strict=True)
         return [batch.mean(self.local_loss(h, delta)) for h, delta in pairs], outputs
@@ -167,17 +168,17 @@ class DifferenceTargetPropagation(Rule):
         """[Δ_1, …, Δ of the outputs], each t − h; stopped."""
         found = [-self.beta * error]
         for path, (x, u, p, h) in zip(self.feedback_paths[::-1], passes[:0:-1], strict=True):
-            h = ops.stop_gradient(_full(h))
+            h = ops.stop_gradient(full(h))
             if self.difference:
                 delta = path.lead_back(path.difference(h, found[0], u, p), x)
             else:
-                delta = path.lead_back(path(h + found[0], u, p), x) - _full(x)
+                delta = path.lead_back(path(h + found[0], u, p), x) - full(x)
             found.insert(0, ops.stop_gradient(delta))
         return found
 
     def local_loss(self, h, delta):
         """½ Σ (h − sg(h + Δ))² of each example (N,), with no digit of Δ lost to h."""
-        h = _full(h)
+        h = full(h)
         return _total(ops.square(h - ops.stop_gradient(h) - delta)) / 2
 
     # -- the feedback learns --------------------------------------------------------------------
@@ -202,7 +203,7 @@ class DifferenceTargetPropagation(Rule):
         def forward(u):
             with replaced(still):
                 p = run(part.body, u, batch.training)
-                return _full(run(part.tail, p, batch.training)), p
+                return full(run(part.tail, p, batch.training)), p
 
         def step(_, state):
             values, momenta, random = state
@@ -227,9 +228,7 @@ class DifferenceTargetPropagation(Rule):
 
     def noise(self, like, sigma: float):
         """σ N(0, 1) in the shape of a tensor."""
-        return sigma * keras.random.normal(
-            ops.shape(like), dtype=keras.config.floatx(), seed=self.draws
-        )
+        return sigma * keras.random.normal(ops.shape(like), dtype=width(), seed=self.draws)
 
     def reconstruction(self, path: FeedbackPath, passed: Passed, forward, dx, dy):
         """G's loss of each example (N,), with noise dx on u and dy on h.
@@ -238,7 +237,7 @@ class DifferenceTargetPropagation(Rule):
             forward: F, which maps u to h and what its pools were given.
         """
         _, u, p, h = passed
-        u, h = _full(u), _full(h)
+        u, h = full(u), full(h)
         moved, places = forward(u + dx)
         back = path(moved, u + dx, places)
         if self.feedback_loss == "reconstruction":
@@ -249,10 +248,6 @@ class DifferenceTargetPropagation(Rule):
 
 def _values(option) -> list:
     return list(option) if isinstance(option, (list, tuple)) else [option]
-
-
-def _full(tensor):
-    return ops.cast(tensor, keras.config.floatx())
 
 
 def _total(tensor):
