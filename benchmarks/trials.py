@@ -1,8 +1,9 @@
 """Memory and record keeping of a sweep of many small trials, which are hardly ever the same program.
 
 Runs tune.py on the digits with networks of 8 units, an epoch each, of all activations and many batch
-sizes; every `--every` trials it asks the system how much memory the process holds. Record keeping is
-whatever reads and writes the files of trials and executions, snapshots and weights included.
+sizes; every `--every` trials it asks the system how much memory the process holds, which may replace
+itself. Record keeping is whatever reads and writes the files of trials and executions, snapshots and
+weights included: its share of the whole time so far.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ACTIVATIONS = ["tanh", "relu", "swish", "lrelu", "sigmoid", "elu", "linear"]
 RATES = [0.001]
-_RECORDS = "recorded"  # before the seconds, in what a child prints
+_MEASURED = "measured"  # before seconds of record keeping and MiB, in what a child prints
 
 
 def main() -> None:
@@ -47,17 +48,17 @@ def measure(options) -> list[list[str]]:
         flags = [f"--experiment_dir={folder}", *sweep(options.trials), *options.flags]
         command = [sys.executable, __file__, "--child", "--", *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        recorded = seconds = 0.0
+        recorded = earlier = 0.0  # by the process, and by those that it has replaced
         for line in process.stdout:
-            if found := re.match(rf"{_RECORDS} (\S+) of (\S+)", line):
-                recorded, seconds = float(found[1]), float(found[2])
+            if found := re.match(rf"{_MEASURED} (\S+) (\S+)", line):
+                earlier += recorded if float(found[1]) < recorded else 0.0
+                recorded, now = float(found[1]), float(found[2])
             found = re.match(r"trial (\d+)/", line)
             if not found or int(found[1]) % options.every or len(rows) >= int(found[1]):
                 continue
-            now = resident(process.pid)
             first = float(rows[0][1]) if rows else now
-            share = 100 * recorded / seconds if seconds else 0
             since = time.perf_counter() - started
+            share = 100 * (earlier + recorded) / since
             rows.append(
                 [found[1], f"{now:.0f}", f"{now / first:.2f}", f"{since:.0f}", f"{share:.1f}"]
             )
@@ -77,17 +78,11 @@ def sweep(trials: int) -> list[str]:
     return [*flags, "--nobatch_norm", "--executions_per_trial=1", "--examples_frac=0.1"]
 
 
-def resident(pid: int) -> float:
-    """MiB of memory that a process holds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-
 def child(flags: list[str]) -> None:
     """tune.py, with a clock on its records."""
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from bpfree.cli import answer, tune
+    from bpfree.cli import answer, renewal, tune
     from bpfree.tuning import callbacks, checkpoint, progress, records
 
     clock = Clock()
@@ -103,7 +98,7 @@ def child(flags: list[str]) -> None:
     ended = progress.Progress.trial_ended
 
     def tell(self, trial):
-        print(f"{_RECORDS} {clock.seconds:.3f} of {time.perf_counter() - clock.started:.3f}")
+        print(f"{_MEASURED} {clock.seconds:.3f} {renewal.resident() / 1024:.0f}")
         ended(self, trial)
 
     progress.Progress.trial_ended = tell
@@ -115,7 +110,7 @@ class Clock:
     """The seconds that are spent in some functions, those that call each other counted once."""
 
     def __init__(self):
-        self.started, self.seconds, self._inside = time.perf_counter(), 0.0, False
+        self.seconds, self._inside = 0.0, False
 
     def on(self, function):
         """The function, timed."""

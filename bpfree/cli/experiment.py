@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,30 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
     backend.start(settings.device, tensorflow=catalog.read_by_tensorflow(settings.dataset))
     for plugin in settings.plugin:
         load_plugin(plugin)
-    rates = best_rates(settings.lr_from, choices["algorithm"]) if settings.lr_from else {}
+    rates = _rates(settings, choices["algorithm"]) if settings.lr_from else {}
     if rates:
         choices = {**choices, "lr": tuple(dict.fromkeys(rates.values()))}
     data = load_data(settings)
     learners = hypermodel(settings, data, choices, rates)
     learners.try_out()
     return data, learners, configuration(settings, choices, rates)
+
+
+def _rates(settings: Settings, algorithms: Sequence[str]) -> dict[str, float]:
+    """Those with which this sweep was begun, whatever has become of the earlier one; else its best."""
+    for there in () if settings.reset_training else _projects(settings):
+        kept = there.record().get("configuration", {}).get("rates", {})
+        if set(kept) == set(algorithms):
+            with suppress(UserError):
+                if best_rates(settings.lr_from, algorithms) != kept:
+                    known = ", ".join(f"{rate:g} for {rule}" for rule, rate in kept.items())
+                    print(
+                        f"--lr_from {settings.lr_from} has other best learning rates by now: this sweep "
+                        f"keeps those it was begun with, {known}.",
+                        file=sys.stderr,
+                    )
+            return {name: kept[name] for name in algorithms}
+    return best_rates(settings.lr_from, algorithms)
 
 
 def choose_device(device: str | None) -> None:
@@ -128,17 +145,21 @@ def claim(settings: Settings, name: str, configuration: Mapping[str, Any]) -> No
     Raises:
         UserError: if there is one; nothing is written.
     """
-    directory = Path(settings.experiment_dir)
-    if not directory.is_dir():
-        return
-    for project in sorted(directory.glob(f"{_prefix(settings)}-*")):
-        there = Experiment(project, read_only=True)
+    for there in _projects(settings):
         if settings.reset_training:
             there.clear()
-        elif project.name != name and there.exists():
+        elif there.path.name != name and there.exists():
             known = there.record().get("configuration", {})
             later = {key: default for key, default in SEARCH.items() if key in known}
             there.compare({**later, **configuration}, partly=True)
+
+
+def _projects(settings: Settings) -> list[Experiment]:
+    """What the directory holds of this data, problem and objective, to be read."""
+    if not settings.experiment_dir:
+        return []
+    found = Path(settings.experiment_dir).glob(f"{_prefix(settings)}-*")
+    return [Experiment(path, read_only=True) for path in sorted(found)]
 
 
 def hypermodel(settings: Settings, data, choices: Mapping[str, tuple], rates: Mapping[str, float]):

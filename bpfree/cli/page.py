@@ -22,6 +22,8 @@ class Page(keras.callbacks.Callback):
 
     reads_weights = False
     """So that models may train together, see `bpfree.tuning.populations`."""
+    shared = True
+    """By all executions: what it knows is no execution's, see `bpfree.tuning.checkpoint`."""
 
     def __init__(self, project: Path):
         super().__init__()

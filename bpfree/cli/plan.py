@@ -16,6 +16,7 @@ import keras_tuner
 from bpfree.cli.flags import Settings
 from bpfree.data.batches import feed
 from bpfree.data.dataset import Dataset
+from bpfree.errors import UserError
 from bpfree.tuning import grid
 from bpfree.tuning.execution import Feed, Regime
 from bpfree.tuning.hyperband import brackets
@@ -68,7 +69,12 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
     print("Time, from one step of each network:", flush=True)
     total = 0.0
     for name, alike in _networks(points).items():
-        pace = measure(hypermodel, data, _regime(settings), alike[0])
+        try:
+            pace = measure(hypermodel, data, _regime(settings), alike[0])
+        except UserError as error:
+            failing = _counted(len(alike), "trial")
+            print(f"  {name}: cannot be built, {failing} will fail: {error}", flush=True)
+            continue
         seconds = _estimate(pace, alike, executions, epochs, hypermodel, data)
         total += seconds
         print(

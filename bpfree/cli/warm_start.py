@@ -16,11 +16,18 @@ def best_rates(directory: str | os.PathLike, algorithms: Iterable[str]) -> dict[
         algorithms: spec strings, as the earlier experiment has them.
 
     Raises:
-        UserError: if there is no such experiment, it has several projects, or no completed trial of a rule.
+        UserError: if there is no such experiment, it has several projects, no rates, or no completed trial of
+            a rule.
     """
     from bpfree.reporting import leaderboard, results
 
-    board, runs = leaderboard(directory), results(directory)
+    runs = results(directory)
+    if not {"algorithm", "lr"} <= {*runs}:
+        raise UserError(
+            f"--lr_from: {os.fspath(directory)} has no trial with an algorithm and an lr on record: give an "
+            "experiment of tune.py that has completed trials."
+        )
+    board = leaderboard(directory)
     projects = board["project"].unique()
     if len(projects) > 1:
         raise UserError(

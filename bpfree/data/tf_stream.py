@@ -33,6 +33,8 @@ class Pipeline:
         sizes = set((batches.bounds[1:] - batches.bounds[:-1]).tolist())
         size = sizes.pop() if len(sizes) == 1 else None
 
+        # Its conditions are Python's; converted, it would leave a file when the process replaces itself.
+        @tf.autograph.experimental.do_not_convert
         def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = tf.ensure_shape(self._order[bounds[index] : bounds[index + 1]], (size,))
             scale = batches.scale

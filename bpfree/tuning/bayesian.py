@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import keras_tuner
@@ -70,8 +71,9 @@ class BayesianOptimizationOracle(Oracle):
                 points.append(rule.take(known) if is_its else rule.propose())
 
     def planned(self, epochs: int) -> list[tuple[int, int, int]]:
-        """As many as there may be."""
-        return [(self.max_trials, 0, epochs)]
+        """As many as there may be; all points, if these are fewer."""
+        points = islice(sampling.in_turn(self), self.max_trials)
+        return [(sum(1 for _ in points), 0, epochs)]
 
     def described(self) -> dict[str, Any]:
         """The kind of search and its arguments."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from bpfree.tuning.records import write_atomic
 _SCALARS = (bool, int, float, str, type(None), np.number, np.bool_)
 # Keras's EarlyStopping turns min_delta's sign when it begins: restored, it would be turned back.
 _NOT_KEPT = ("stop_training", "min_delta")
+# What NumPy makes of a file that is cut, empty, garbage or another kind of archive.
+_SPOILT = (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError)
 
 
 class Checkpoint:
@@ -75,11 +78,13 @@ class Checkpoint:
     def restore_callbacks(self, callbacks: Sequence) -> None:
         """Puts the callbacks' states back, if there are any.
 
-        To be called after their `on_train_begin`, in which they begin anew.
+        To be called after their `on_train_begin`, in which they begin anew. One with a true attribute
+        `shared` serves other executions as well, and is left as it is.
         """
         about = read_about(self.path)
         for callback, kept in zip(callbacks, about["callbacks"] if about else [], strict=False):
-            vars(callback).update(kept)
+            if not getattr(callback, "shared", False):
+                vars(callback).update(kept)
 
     def remove(self) -> None:
         """Deletes the file, which a finished run needs no more."""
@@ -106,7 +111,7 @@ def write_archive(path: Path, values: dict[str, np.ndarray], about: dict[str, An
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
     """The arrays that `write_archive` wrote."""
-    with np.load(path) as archive:
+    with open(path, "rb") as file, np.load(file) as archive:
         return {key: archive[key] for key in archive.files if key != "about"}
 
 
@@ -114,8 +119,18 @@ def read_about(path: Path) -> dict[str, Any] | None:
     """The JSON object that `write_archive` wrote, or None if there is no file."""
     if not path.exists():
         return None
-    with np.load(path) as archive:
+    with open(path, "rb") as file, np.load(file) as archive:
         return json.loads(archive["about"].tobytes())
+
+
+def spoilt(path: Path) -> bool:
+    """Whether there is a file, and not what `write_archive` wrote."""
+    try:
+        if read_about(path) is not None:
+            read_archive(path)
+    except _SPOILT:
+        return True
+    return False
 
 
 def _state(callback) -> dict[str, Any]:

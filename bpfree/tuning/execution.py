@@ -16,7 +16,7 @@ from bpfree.data.preprocessing import augmenter, scaler
 from bpfree.errors import SearchError, UserError
 from bpfree.schedule import last_turn
 from bpfree.tuning.callbacks import Diverged, Recorder, best_epoch, check, failed
-from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive
+from bpfree.tuning.checkpoint import Checkpoint, assign, read_archive, spoilt
 from bpfree.tuning.records import Execution, Trial
 
 
@@ -177,8 +177,12 @@ def load_best(model: keras.Model, execution: Execution) -> None:
     """Gives a built model the weights that an execution kept.
 
     Raises:
-        UserError: if they were not kept.
+        UserError: if they were not kept, or cannot be read.
     """
+    if spoilt(execution.best_weights):
+        raise UserError(
+            f"{execution.best_weights} is spoilt: search again, which trains that execution once more."
+        )
     if not execution.best_weights.exists():
         raise UserError(
             f"The weights of {execution.path} were not kept, since another trial was better: "
@@ -189,6 +193,8 @@ def load_best(model: keras.Model, execution: Execution) -> None:
 
 def standing(execution: Execution) -> tuple[int, bool]:
     """How many epochs an execution has done, and whether it was stopped; its history is cut to them."""
+    if spoilt(execution.checkpoint):
+        execution.restart(execution.checkpoint)
     checkpoint = Checkpoint(execution.checkpoint)
     epoch, stopped = checkpoint.progress()
     if len(execution.cut(epoch)) < epoch:

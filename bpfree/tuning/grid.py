@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from keras_tuner.engine import hyperparameters as hp_types
@@ -81,14 +82,18 @@ def _steps(parameter) -> Iterator[float | int]:
             f"The hyperparameter {parameter.name!r} is sampled {parameter.sampling!r}, and a grid "
             "steps through 'linear' or 'log' ranges: choose one of these."
         )
-    index, tolerance = 0, 1 + 1e-9
+    # As decimal numbers, which is what was written: -0.3 + 3 · 0.1 would otherwise not be 0.
+    first, step, last = (
+        Decimal(str(number))
+        for number in (parameter.min_value, parameter.step, parameter.max_value)
+    )
+    is_log = parameter.sampling == "log"
+    tolerance = Decimal("1e-9") * (last if is_log else step)
+    index = 0
     while True:
-        if parameter.sampling == "log":
-            value = parameter.min_value * parameter.step**index
-        else:
-            value = parameter.min_value + parameter.step * index
-        if value > parameter.max_value * tolerance:
+        value = first * step**index if is_log else first + step * index
+        if value > last + tolerance:
             return
-        # Twelve digits: 1e-4 · 10³ would otherwise be 0.1000…01.
+        # Twelve digits: steps of √10 from 1e-4 would otherwise reach 0.001000…01.
         yield kind(float(f"{value:.12g}"))
         index += 1

@@ -59,8 +59,13 @@ class HyperbandOracle(Oracle):
                 f"Hyperband trains some trials for 1 / {self.factor} of the epochs, received {epochs}: "
                 f"give at least {self.factor} epochs, or another search."
             )
-        spaces = sampling.rules(self.get_space()).values()
-        streams = [sampling.draws(self, space) for space in spaces]
+        schedules = [p for p in self.get_space().space if p.name == "schedule"]
+        if any("sequential" in grid.values(schedule) for schedule in schedules):
+            raise UserError(
+                "Hyperband judges trials by their first epochs, in which a sequential schedule trains the "
+                "first block alone: choose another search, or the schedule simultaneous."
+            )
+        streams = self._streams()
         for first, *others in brackets(epochs, self.factor):
             drawn = [values for stream in streams for values in islice(stream, first.trials)]
             points, since = dict(enumerate(drawn, len(trials))), 0
@@ -73,17 +78,23 @@ class HyperbandOracle(Oracle):
                     points = self._best(points, trials, following.trials)
 
     def planned(self, epochs: int) -> list[tuple[int, int, int]]:
-        """Every rung, if there are points enough."""
-        rules = len(sampling.rules(self.get_space()))
-        return [
-            (rules * rung.trials, before.epochs if before else 0, rung.epochs)
-            for bracket in brackets(epochs, self.factor)
-            for before, rung in zip([None, *bracket], bracket, strict=False)
-        ]
+        """Every rung, with as many trials as there are points for, if none fails."""
+        found = []
+        streams = self._streams()
+        for bracket in brackets(epochs, self.factor):
+            drawn = [len(list(islice(stream, bracket[0].trials))) for stream in streams]
+            for before, rung in zip([None, *bracket], bracket, strict=False):
+                trials = sum(min(rung.trials, points) for points in drawn)
+                found.append((trials, before.epochs if before else 0, rung.epochs))
+        return found
 
     def described(self) -> dict[str, Any]:
         """The kind of search and its arguments."""
         return {"search": "hyperband", "factor": self.factor}
+
+    def _streams(self) -> list[Iterator[grid.Values]]:
+        """The points of each rule, in the order in which they are tried."""
+        return [sampling.draws(self, space) for space in sampling.rules(self.get_space()).values()]
 
     def _best(
         self, points: Mapping[int, grid.Values], trials: Mapping[int, Trial], most: int

@@ -77,11 +77,16 @@ class HyperModel(keras_tuner.HyperModel):
         self._check()
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
-        """Registers the whole space; the feedback initialiser only for rules that project."""
+        """Registers the whole space: the feedback initialiser only for rules that project, and for a rule of
+        `rates` its learning rate alone."""
         algorithms = self.choices["algorithm"]
         projecting = [spec for spec in algorithms if rules.parse(spec)[0].projects]
         for name, values in self.choices.items():
-            if name != "bw_init" or len(projecting) == len(algorithms):
+            if name == "lr" and self.rates:
+                for spec in algorithms:
+                    with hp.conditional_scope("algorithm", [spec]):
+                        _declare(hp, name, [self.rates[spec]] if spec in self.rates else values)
+            elif name != "bw_init" or len(projecting) == len(algorithms):
                 _declare(hp, name, values)
             elif projecting:
                 with hp.conditional_scope("algorithm", projecting):
@@ -134,9 +139,6 @@ class HyperModel(keras_tuner.HyperModel):
 
     def refusal(self, values: Mapping[str, Any]) -> str | None:
         """Why these values cannot work together, in a sentence; None where they can."""
-        own = self.rates.get(values["algorithm"])
-        if own is not None and values.get("lr", own) != own:
-            return "each rule keeps the learning rate that was best for it in the earlier sweep."
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bpfree import autodiff
 
-_KEPT = 4
+_KEPT = 16
 """Programs until the backend forgets them all: what initialises one model serves the next as well."""
 
 

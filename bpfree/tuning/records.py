@@ -624,10 +624,19 @@ class Execution:
             return False
         if self.history_file.exists():
             _warn_of_spoilt(self.history_file, set_aside=True)
+        self._forget()
+        return True
+
+    def restart(self, spoilt: Path) -> None:
+        """Begins the execution anew, since this file of it is spoilt, which is set aside."""
+        self.cut(0)  # first: a result without its epochs is none, see `mend`
+        _warn_of_spoilt(spoilt, set_aside=True)
+        self._forget()
+
+    def _forget(self) -> None:
         with _disk("write", self.path):
             for file in (self.result_file, self.checkpoint):
                 file.unlink(missing_ok=True)
-        return True
 
     def _read(self) -> tuple[list[str], list[dict[str, float]], bool]:
         """Columns and rows up to the first line that is no epoch, and whether that was all."""

@@ -213,9 +213,9 @@ class _Outcomes:
                 yield "trial", trial.id, [done.index for done in executions], record
 
     def _files(self, execution: Execution) -> Files:
-        """Without a checkpoint that is about to be deleted."""
+        """Without a checkpoint that is about to be deleted; one that a failure left says that it was none."""
         files, result = _contents(execution.path), execution.result()
-        if result and not pauses(result, self.regime):
+        if self._over(execution) and not pauses(result, self.regime):
             files.pop(execution.checkpoint.name, None)
         return files
 

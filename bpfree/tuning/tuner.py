@@ -26,6 +26,7 @@ from bpfree.data.preprocessing import scaler
 from bpfree.errors import SearchError, UserError
 from bpfree.tuning import about, execution, records
 from bpfree.tuning.callbacks import made
+from bpfree.tuning.checkpoint import spoilt
 from bpfree.tuning.crew import Crew
 from bpfree.tuning.execution import Regime
 from bpfree.tuning.oracle import Oracle, Wave
@@ -107,6 +108,7 @@ class Search(keras_tuner.Tuner):
         self.verbose = verbose
         self.meter = Meter()
         self._programs = Programs()
+        self._begun = False  # whether this process has trained a trial of the search
         for trial in self.experiment.trials():
             self.oracle.record(trial)
 
@@ -318,13 +320,12 @@ class Search(keras_tuner.Tuner):
         """The wave's trials in order, each brought to its end."""
         if populations:
             populations.begin(wave.points)
-        trained = False
         for index, values in wave.points.items():
             trial = self.experiment.trial(index, values)
             left = not execution.ended(trial, self.regime)
-            if left and trained and between:
+            if left and self._begun and between:
                 between()
-            trained |= left
+            self._begun |= left
             if left and populations:
                 populations.train(index)
                 trial = self.experiment.trial(index, values)
@@ -376,6 +377,9 @@ class Search(keras_tuner.Tuner):
     def _mend(self) -> None:
         """Makes unfinished what spoilt files have lost, but for results that follow from what is left."""
         for trial in self.experiment.trials():
+            for done in trial.executions() if trial.state != "failed" else ():
+                if spoilt(done.best_weights):
+                    done.restart(done.best_weights)
             if trial.state == "completed":
                 regime = replace(self.regime, until=trial.until)
                 for done in map(trial.execution, range(len(trial.scores))):

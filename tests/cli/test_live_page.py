@@ -47,6 +47,10 @@ def test_nothing_about_the_page_stops_a_sweep(error, tmp_path, monkeypatch, caps
     assert said.count("\n") == 1 and "report.html could not be written" in said
 
 
+def test_its_clock_is_no_execution_s():
+    assert Page.shared
+
+
 def test_a_stranger_s_file_is_left_alone(tmp_path, capsys):
     (tmp_path / "experiment.json").write_text("{}")
     (tmp_path / "report.html").write_text("mine")

@@ -96,6 +96,22 @@ def test_what_is_left_out_has_its_reason(paced, capsys):
     assert {rule for rule, _ in paced} == {"bp"}
 
 
+def test_what_cannot_be_built_is_said_and_the_rest_is_shown(capsys):
+    """Digits have 8 × 8 pixels, and this VGG halves them four times: of 2 × 2 networks, 2 work."""
+    grid = ["--algorithm=bp", "--algorithm=dfa", "--arch=vgg6b:width=0.1", "--arch=8", "--lr=0.1"]
+    grid += ["--lr=0.01", "--activation=relu", "--nobatch_norm", "--reg_rate=0", "--bw_init=ortho"]
+    assert run(tune, "--dry_run", "--use_xla=false", "--executions_per_trial=2", *grid) == 0
+    out = capsys.readouterr().out
+    assert "8 trials × 2 executions = 16 trainings" in out
+    for rule in ("bp", "dfa"):
+        said = (
+            rf"  {rule} vgg6b:width=0.1: cannot be built, 2 trials will fail: .*16 by 16 pixels.*\n"
+        )
+        assert re.search(said, out)
+        assert re.search(rf"  {rule} 8: \S+ ms a step, .* 4 trainings, ", out)
+    assert re.search(r"About .* in all", out) and out.endswith("Nothing was written.\n")
+
+
 def test_it_trains_a_little_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / "runs" / "digits_classification_val_loss-0"

@@ -164,9 +164,17 @@ def restless(tmp_path):
     script, starts = tmp_path / "tune.py", tmp_path / "starts"
     script.write_text(RESTLESS.format(root=str(ROOT), starts=str(starts)))
 
+    (tmp_path / "temporary").mkdir()
+
     def start(folder, *flags):
         command = [sys.executable, script, f"--experiment_dir={folder}", *SWEEP, *flags]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        )
 
     start.starts = lambda: [line.split() for line in starts.read_text().splitlines()]
     return start
@@ -194,6 +202,9 @@ def test_a_renewed_sweep_equals_one_process(restless, tmp_path):
     assert [int(pid) for pid, *_ in starts] == [process.pid] * 3
     assert [flags[-1] for flags in starts] == ["--reset_training"] + ["--noreset_training"] * 2
     assert [out.count(f"trial {n}/3") for n in (1, 2, 3)] == [1, 1, 1]
+    assert not [
+        *(tmp_path / "temporary").iterdir()
+    ]  # nobody cleans up for a process that was replaced
 
     alone = [sys.executable, ROOT / "tune.py", f"--experiment_dir={tmp_path / 'alone'}", *SWEEP]
     subprocess.run(alone, check=True, capture_output=True, timeout=600)

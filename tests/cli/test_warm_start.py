@@ -1,7 +1,11 @@
 """--lr_from: learning rates of an earlier experiment, from its records alone."""
 
+import shutil
+
 import pytest
 
+from bpfree.cli import experiment as cli
+from bpfree.cli import flags
 from bpfree.cli.warm_start import best_rates
 from bpfree.errors import UserError
 from bpfree.tuning import grid, space
@@ -10,6 +14,8 @@ from bpfree.tuning.records import Experiment
 
 pytestmark = pytest.mark.once
 
+SWEEP = ["--algorithm=bp", "--algorithm=dfa", "--arch=8", "--activation=tanh", "--nobatch_norm"]
+SWEEP += ["--reg_rate=0", "--bw_init=ortho", "--num_epochs=1", "--examples_frac=0.1"]
 SCORES = {("bp", 0.1): 9.0, ("bp", 0.001): 2.0, ("dfa", 0.1): 3.0, ("dfa", 0.001): 4.0}
 
 
@@ -60,3 +66,53 @@ def test_of_several_projects_one_is_to_be_named(tmp_path):
     with pytest.raises(UserError, match="several projects, a, b"):
         best_rates(tmp_path, ["bp"])
     assert best_rates(tmp_path / "b", ["bp"]) == {"bp": 0.001}
+
+
+@pytest.mark.parametrize("values", [{"algorithm": "bp", "learning_rate": 0.1}, None])
+def test_without_rates_on_record_there_is_nothing_to_start_from(values, tmp_path):
+    made = Experiment(tmp_path / "project")
+    made.open({"objective": "val_error", "seed": 0}, {"direction": "min"})
+    if values:
+        trial = made.trial(0, values)
+        trial.execution(0).append({"epoch": 1, "val_error": 1.0})
+    with pytest.raises(UserError, match="has no trial with an algorithm and an lr on record"):
+        best_rates(tmp_path, ["bp"])
+
+
+def begun(folder, earlier, *more):
+    """The rates of a sweep with this command, once it has begun."""
+    settings = flags.parse(
+        ["tune.py", f"--experiment_dir={folder}", f"--lr_from={earlier}", *SWEEP, *more], ""
+    )
+    choices = space.choices(settings.given, settings.problem_type, settings.objective)
+    _, learners, configuration = cli.prepare(settings, choices)
+    name = cli.project_name(settings, configuration)
+    cli.claim(settings, name, configuration)
+    Experiment(folder / name).open(configuration)
+    return learners.rates
+
+
+def test_a_sweep_keeps_the_rates_that_it_was_begun_with(tmp_path, capsys):
+    """Whatever becomes of the earlier experiment: a sweep of days is begun again by a crash or a queue."""
+    first, sweep = tmp_path / "first", tmp_path / "sweep"
+    experiment(first / "project")
+    kept = {"bp": 0.001, "dfa": 0.1}
+    assert begun(sweep, first) == kept
+    shutil.rmtree(first)
+    experiment(first / "project", {**SCORES, ("dfa", 0.001): 1.0})
+    assert capsys.readouterr().err == ""
+    assert begun(sweep, first) == kept
+    assert "keeps those it was begun with, 0.001 for bp, 0.1 for dfa." in capsys.readouterr().err
+    experiment(first / "another")
+    assert begun(sweep, first) == kept
+    shutil.rmtree(first)
+    assert begun(sweep, first) == kept
+    experiment(first / "project", {**SCORES, ("dfa", 0.001): 1.0})
+    assert begun(sweep, first, "--reset_training") == {"bp": 0.001, "dfa": 0.001}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_sweep_may_lie_beside_the_one_that_it_starts_from(tmp_path):
+    experiment(tmp_path / "project")
+    for _ in range(2):  # the second time there are two projects
+        assert begun(tmp_path, tmp_path) == {"bp": 0.001, "dfa": 0.1}

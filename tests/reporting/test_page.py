@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -389,6 +390,29 @@ def test_what_damage_leaves_open_is_not_said(tmp_path):
     assert "is the highest tried" in Parsed(page.render([whole.path])).text
     (whole.trials()[0].path / "trial.json").unlink()
     assert "is the highest tried" not in Parsed(page.render([whole.path])).text
+
+
+def test_a_learning_rate_that_was_given_has_no_border(tmp_path):
+    """--lr_from: the grid has the rates of all rules, and each rule met its own alone."""
+    experiment = sweep(tmp_path / "p", ("bp", "dfa"), ("50-50",), (0.1, 0.001), 2, tested=False)
+    for trial in experiment.trials()[1:3]:  # bp at 0.001, dfa at 0.1
+        shutil.rmtree(trial.path)
+    record = experiment.record()
+    record["configuration"]["choices"]["lr"] = [0.1, 0.001]
+    write_json(experiment.path / "experiment.json", record)
+    swept = text_of(experiment)
+    assert "of bp, 0.1, is the highest tried" in swept
+    assert "of dfa, 0.001, is the lowest tried" in swept
+    record["configuration"]["rates"] = {"bp": 0.1, "dfa": 0.001}
+    write_json(experiment.path / "experiment.json", record)
+    given = text_of(experiment)
+    assert "is the highest tried" not in given and "is the lowest tried" not in given
+    assert "edge of the grid" in swept and "edge of the grid" not in given
+
+
+def text_of(experiment):
+    parsed = Parsed(page.render([experiment.path]))
+    return f"{parsed.text} {parsed.tables}"
 
 
 def run(*arguments):

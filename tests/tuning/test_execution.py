@@ -189,6 +189,44 @@ def test_lost_history_starts_over(rich, undisturbed, tmp_path):
     assert_same(outcome(rich.run(folder)), undisturbed)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "spoil", [lambda content: b"", lambda content: content[:-400], lambda c: c[::-1]]
+)
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_spoilt_checkpoint_starts_over(spoil, paused, rich, undisturbed, tmp_path):
+    """One that paused has a result, which must not be taken for that of a run that stopped early."""
+    folder = tmp_path / "execution-0"
+    with pytest.raises(Interrupted):
+        rich.run(folder, **interrupt_after_record(2))
+    file = Execution(folder).checkpoint
+    if paused:
+        regime = replace(rich.regime, until=2)
+        executions.finish(Execution(folder), regime, SEED, Checkpoint(file).costs())
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.warns(UserWarning, match="checkpoint is spoilt: set aside as checkpoint.corrupt"):
+        assert executions.standing(Execution(folder)) == (0, False)
+    assert executions.outcome(Execution(folder), rich.regime) is None
+    assert_same(outcome(rich.run(folder)), undisturbed)
+
+
+@pytest.mark.once
+def test_what_all_executions_share_keeps_its_state(tmp_path):
+    """A clock that one of them had before the machine started anew says nothing now."""
+
+    class Shared(keras.callbacks.Callback):
+        shared = True
+        due = 0.0
+
+    before, after, own = Shared(), Shared(), keras.callbacks.Callback()
+    before.due, after.due, own.mine = 1e9, 60.0, 5
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    checkpoint.write({}, [before, own], 1, False)
+    fresh = keras.callbacks.Callback()
+    checkpoint.restore_callbacks([after, fresh])
+    assert after.due == 60.0 and fresh.mine == 5
+
+
 @pytest.mark.slow
 @pytest.mark.once
 def test_augmentation_resumes(data, tmp_path):

@@ -68,9 +68,9 @@ def course(values, epoch):
 RATES = [round(0.02 * n, 2) for n in range(1, 41)]
 
 
-def search(folder, course=course, lives=10**6, **options):
+def search(folder, course=course, lives=10**6, model=None, **options):
     options = {"verbose": 0, "seed": 2, "executions_per_trial": 2, **options}
-    model = hypermodel(algorithm=["bp", "dfa"], lr=RATES)
+    model = model or hypermodel(algorithm=["bp", "dfa"], lr=RATES)
     kind = trained(Hyperband, course, lives)
     tuner = kind(model, directory=folder, project_name="p", **options)
     tuner.search(DATA, epochs=9)
@@ -119,6 +119,21 @@ def test_scores_are_those_of_all_epochs_so_far(tmp_path):
         assert trial.scores == best and trial.score == sum(best) / 2
         assert tuner.oracle.trials[trial.id].score == trial.score
     assert tuner.experiment.record()["trials"] == 34
+
+
+@pytest.mark.once
+def test_what_is_planned_is_what_there_are_points_for(tmp_path):
+    """bp has 40 rates, dfa 11: its second bracket, of 5 trials, has 2 left, and its third none."""
+    model = hypermodel(algorithm=["bp", "dfa"], lr=RATES)
+    model.admissible = lambda values: values["algorithm"] == "bp" or values["lr"] <= RATES[10]
+    tuner = search(tmp_path, model=model, executions_per_trial=1)
+    assert brackets(9, 3)[1:] == [[Rung(5, 3), Rung(2, 9)], [Rung(3, 9)]]
+    assert tuner.oracle.planned(9) == [
+        (9 + 9, 0, 1), (3 + 3, 1, 3), (1 + 1, 3, 9), (5 + 2, 0, 3), (2 + 2, 3, 9), (3 + 0, 0, 9)
+    ]  # fmt: skip
+    lengths = Counter(length for (length,) in epochs(tuner.experiment.path))
+    assert lengths == {1: 18 - 6, 3: (6 - 2) + (7 - 4), 9: 2 + 4 + 3}
+    assert tuner.experiment.record()["trials"] == 18 + 7 + 3
 
 
 def breaking(values, epoch):
@@ -182,6 +197,14 @@ def test_too_few_epochs_for_a_rung(tmp_path):
         search(tmp_path, factor=10)
     with pytest.raises(UserError, match="factor must be at least 2, received 1"):
         search(tmp_path, factor=1)
+    assert not [*tmp_path.rglob("*.json")]
+
+
+@pytest.mark.once
+def test_blocks_that_learn_in_turn_are_refused(tmp_path):
+    model = hypermodel(algorithm=["lw"], schedule=["simultaneous", "sequential"])
+    with pytest.raises(UserError, match="a sequential schedule trains the first block alone"):
+        search(tmp_path, model=model)
     assert not [*tmp_path.rglob("*.json")]
 
 

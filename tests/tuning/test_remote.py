@@ -6,11 +6,12 @@ import threading
 
 import keras
 import pytest
+from keras_tuner.engine.trial import TrialStatus
 from measured import MEASURED
 
 import bpfree
 from bpfree.errors import UserError
-from bpfree.tuning import GridSearch, crew, remote, space
+from bpfree.tuning import GridSearch, Hyperband, crew, remote, space
 from bpfree.tuning.execution import Regime, ended
 from bpfree.tuning.hypermodel import HyperModel
 from bpfree.tuning.populations import groups
@@ -36,6 +37,18 @@ class Log(keras.callbacks.Callback):
         (self.folder / "events").write_text(f"{epoch}")
 
 
+class FailsWhenPromoted(Log):
+    """In the first execution of each trial, at epoch 2."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1 and self.folder.name == "0":
+            raise RuntimeError("nothing to see")
+
+
+def failing(tuner, data):
+    return lambda model, trial, k: [FailsWhenPromoted(tuner.experiment.path / f"{k}")]
+
+
 def logs(tuner, data):
     return lambda model, trial, k: [Log(tuner.experiment.path / "log" / trial.id / f"{k}")]
 
@@ -43,12 +56,13 @@ def logs(tuner, data):
 class Here:
     """Workers that are this very process; what goes to them and comes back is pickled."""
 
-    def __init__(self, lost=False):
+    def __init__(self, lost=False, callbacks=logs):
+        self.callbacks = callbacks
         self.lost = lost  # whether the first worker is, when it has told of the first execution
         self.units, self.events, self.packed = [], [], []
 
     def train(self, tuner, points, data, progress):
-        plan = remote.plan(tuner, logs, print)
+        plan = remote.plan(tuner, self.callbacks, print)
         for indices in groups(tuner, points):
             self.units.append(indices)
             unit = {index: points[index] for index in indices}
@@ -78,7 +92,15 @@ def data():
     return bpfree.data.load("digits", examples_frac=0.1, seed=0)
 
 
-def search(folder, data, workers=None, lr=(0.01, 1e30, 0.001), **options):
+def search(
+    folder,
+    data,
+    workers=None,
+    lr=(0.01, 1e30, 0.001),
+    kind=GridSearch,
+    callbacks=logs,
+    **options,
+):
     small = {"algorithm": ["bp"], "arch": ["5"], "activation": ["linear"]}
     small |= {"batch_norm": [False]}
     small |= {"bw_init": ["ortho"], "reg_rate": [0.2], "optimizer": ["sgd"], "lr": lr}
@@ -86,8 +108,8 @@ def search(folder, data, workers=None, lr=(0.01, 1e30, 0.001), **options):
     model = HyperModel(data.input_shape, 10, choices, EPOCHS, len(data.x_train), use_xla=False)
     place = {"directory": folder.parent, "project_name": folder.name}
     options = {"executions_per_trial": EXECUTIONS, "seed": 3, "verbose": 0, **place, **options}
-    tuner = GridSearch(model, **options)
-    tuner.search(data, epochs=EPOCHS, callbacks=logs(tuner, data), workers=workers)
+    tuner = kind(model, **options)
+    tuner.search(data, epochs=EPOCHS, callbacks=callbacks(tuner, data), workers=workers)
     return tuner
 
 
@@ -111,6 +133,8 @@ def assert_same(folder, expected, begun=True):
     )
     assert paths == wanted
     for path in wanted:
+        if path.name == "checkpoint":  # which has the seconds
+            continue
         here, there = (folder / path).read_bytes(), (expected / path).read_bytes()
         if path.suffix == ".json":
             here, there = json.loads(here), json.loads(there)
@@ -131,6 +155,23 @@ def test_the_files_are_those_of_one_process(data, alone, tmp_path):
     states = [json.loads(p.read_text())["state"] for p in sorted(alone.glob("trials/*/trial.json"))]
     assert states == ["completed", "failed", "completed"]
     assert workers.units == ([[0, 1, 2]] if ON_JAX else [[0], [1], [2]])
+
+
+@pytest.mark.once
+def test_what_fails_when_promoted_has_not_ended_over_there_either(data, tmp_path):
+    """It would compete for the next rung by what it was before, at the cost of another one."""
+    options = {"kind": Hyperband, "factor": 2, "lr": (0.01, 0.001), "population": "off"}
+    tuners = [
+        search(tmp_path / "alone", data, callbacks=failing, **options),
+        search(tmp_path / "p", data, Here(callbacks=failing), callbacks=failing, **options),
+    ]
+    assert_same(tmp_path / "p", tmp_path / "alone")
+    alone, there = (
+        {name: trial.status for name, trial in tuner.oracle.trials.items()} for tuner in tuners
+    )
+    assert there == alone and TrialStatus.FAILED in alone.values()
+    failed = [t for t in tuners[0].experiment.trials() if t.state == "failed"]
+    assert [1, 1] in [[len(e.history()) for e in t.executions()] for t in failed]
 
 
 @pytest.mark.once

@@ -238,6 +238,27 @@ def test_a_spoilt_file_of_a_finished_execution_is_made_again(name, spoil, traini
 
 
 @pytest.mark.once
+def test_spoilt_weights_are_trained_again(data, tmp_path):
+    build = Build([0.01])
+    tuner(build, tmp_path).search(data, epochs=EPOCHS)
+    whole = records(tmp_path / "p")
+    files = [*tmp_path.glob("p/trials/*/execution-*/best.weights.npz")]
+    weights = [np.load(file)["0"] for file in files]
+    assert len(files) == EXECUTIONS
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-99])
+    again = tuner(build, tmp_path)
+    with pytest.raises(UserError, match="is spoilt: search again"):
+        again.get_best_models()
+    with pytest.warns(UserWarning, match="best.weights.npz is spoilt: set aside"):
+        again.search(data, epochs=EPOCHS)
+    assert again.leaderboard(data, by="lr")["test_loss"].notna().all()
+    assert records(tmp_path / "p") == whole
+    for file, values in zip(files, weights, strict=True):
+        np.testing.assert_array_equal(np.load(file)["0"], values)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "epochs"), [({"lr": [0.2]}, EPOCHS), ({"seed": 1}, EPOCHS), ({}, EPOCHS + 1)]
 )

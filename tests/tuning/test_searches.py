@@ -74,6 +74,17 @@ def test_all_there_are_if_these_are_fewer(kind, grid, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("most", "total"), [(1000, 24), (20, 20)])
+def test_the_total_on_record_is_that_of_trials(kind, most, total, tmp_path):
+    """bp has 12 points; of dfa's 24 half are left out."""
+    built = model()
+    built.admissible = lambda values: values["algorithm"] == "bp" or values["lr"] < 1e-3
+    options = {"num_initial_points": 11} if kind is BayesianOptimization else {}
+    found = search(kind, tmp_path, built=built, max_trials=most, **options)
+    assert len(found) == Experiment(tmp_path / "p").record()["trials"] == total
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_points_that_cannot_work_are_left_out(kind, tmp_path):
     built = model()
     built.admissible = lambda values: values["algorithm"] == "bp" or values["lr"] < 1e-3
@@ -137,6 +148,42 @@ def test_bayesian_optimisation_finds_the_best_where_chance_does_not(tmp_path):
         ]
     ]  # fmt: skip
     assert found[1] < 1e-3 < found[0]
+
+
+def test_a_rule_with_one_learning_rate_is_a_space_without_the_others(tmp_path, monkeypatch):
+    """A model of the outcomes would look where it knows least: at rates that the rule never meets."""
+    refused = []
+    built = hypermodel(
+        algorithm=["bp", "dfa"],
+        arch=[f"{n}" for n in range(8, 38)],
+        lr=[0.1, 0.001],
+        rates={"bp": 0.1, "dfa": 0.001},
+    )
+
+    def admissible(values, asked=built.admissible):
+        refused.append(asked(values))
+        return refused[-1]
+
+    monkeypatch.setattr(built, "admissible", admissible)
+
+    def wide(values):
+        return abs(int(values["arch"]) - 20)
+
+    options = {"max_trials": 24, "num_initial_points": 4}
+    found = search(BayesianOptimization, tmp_path, wide, built=built, **options)
+    assert {(p["algorithm"], p["lr"]) for p in points(found)} == {("bp", 0.1), ("dfa", 0.001)}
+    assert refused and all(refused)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_looked_after_between_any_two_trials(kind, tmp_path):
+    """Also where every wave is of one trial alone."""
+    looked = []
+    options = {"max_trials": 6, "built": hypermodel(algorithm=["bp"], lr=RATES)}
+    if kind is BayesianOptimization:
+        options["num_initial_points"] = 1
+    search(kind, tmp_path, run={"between": lambda: looked.append(1)}, **options)
+    assert len(looked) == 6 - 1
 
 
 def test_it_is_the_largest_objective_that_is_looked_for(tmp_path):

@@ -150,6 +150,9 @@ class Project:
     def values(self, name: str, rule: Any = None) -> list[float]:
         """The numbers that the grid has for a hyperparameter, and those that trials had; of one rule."""
         given = frames.mapping(self.configuration.get("choices")).get(name)
+        own = frames.mapping(self.configuration.get("rates"))
+        if name == "lr" and rule in own:
+            given = [own[rule]]  # by --lr_from: the others in the grid are those of other rules
         trials = [t.hyperparameters for t in self.trials]
         there = [v.get(name) for v in trials if rule is None or v.get(BY, "unknown") == rule]
         numbers = [*(given if isinstance(given, list) else []), *there]
