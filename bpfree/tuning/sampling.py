@@ -97,8 +97,9 @@ def seed_of(oracle: Oracle, number: int = 0) -> int:
 
 
 def key(values: grid.Values) -> str:
-    """Equal for equal points."""
-    return json.dumps(values, sort_keys=True)
+    """Equal for equal points; a stepped number is drawn as 0.30000000000000004 and listed as 0.3."""
+    rounded = {n: f"{v:.12g}" if isinstance(v, float) else v for n, v in values.items()}
+    return json.dumps(rounded, sort_keys=True)
 
 
 def varying(space: keras_tuner.HyperParameters) -> list[hp_types.HyperParameter]:
