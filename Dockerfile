@@ -1,4 +1,4 @@
-# TensorFlow on NVIDIA GPUs; with --build-arg JAX_CUDA=1 JAX on them as well, otherwise on the CPU.
+# TensorFlow on NVIDIA GPUs; with --build-arg JAX_CUDA=1 JAX on them as well, otherwise on the CPU; with RAY=1 Ray.
 #
 #   make docker
 #   docker run --gpus all -it -v "$PWD/runs:/home/bpfree/app/runs" bpfree
@@ -19,8 +19,11 @@ WORKDIR /home/bpfree/app
 COPY --chown=bpfree pyproject.toml constraints.txt Makefile README.md LICENSE ./
 COPY --chown=bpfree bpfree/__init__.py bpfree/__init__.py
 ARG JAX_CUDA=0
+ARG RAY=0
 ENV PIP_NO_CACHE_DIR=1
-RUN if [ "$JAX_CUDA" = 1 ]; then extras=gpu,jax-gpu,dev; else extras=gpu,jax,dev; fi \
+RUN extras=gpu,jax,dev \
+    && if [ "$JAX_CUDA" = 1 ]; then extras=gpu,jax-gpu,dev; fi \
+    && if [ "$RAY" = 1 ]; then extras=$extras,ray; fi \
     && make install EXTRAS="$extras"
 
 COPY --chown=bpfree . .

@@ -16,7 +16,7 @@ help:
 	@echo "make install   create $(VENV) and install bpfree in it (PYTHON=python3.12 picks the interpreter)"
 	@echo "make demo      sweep four rules on the digits into runs/demo, in a few minutes"
 	@echo "make test      linter and tests on TensorFlow and on JAX; make test-all: the slow ones as well"
-	@echo "make docker    build the GPU image (JAX_CUDA=1: with JAX on the GPU)"
+	@echo "make docker    build the GPU image (JAX_CUDA=1: with JAX on the GPU; RAY=1: with Ray)"
 	@echo "make clean     remove $(VENV) and caches; runs/ stays"
 
 # A virtual environment that no longer starts is not an installed one.
@@ -60,7 +60,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 docker:
-	docker build --build-arg JAX_CUDA=$(or $(JAX_CUDA),0) -t bpfree .
+	docker build --build-arg JAX_CUDA=$(or $(JAX_CUDA),0) --build-arg RAY=$(or $(RAY),0) -t bpfree .
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

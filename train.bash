@@ -123,24 +123,35 @@ stop() {
 # What the sweep has on record: epochs, finished executions, finished trials.
 count_records() {
   {
-    find "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/history.csv' -exec cat {} +
-    find "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/result.json'
-    find "$experiment_dir" -maxdepth 4 -path '*/trials/*/trial.json' \
+    find -H "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/history.csv' -exec cat {} +
+    find -H "$experiment_dir" -maxdepth 5 -path '*/trials/*/execution-*/result.json'
+    find -H "$experiment_dir" -maxdepth 4 -path '*/trials/*/trial.json' \
       -exec grep -lE '"state": *"(completed|failed)"' {} +
   } 2>/dev/null | wc -l
 }
 
-# Sets restart_flags. A sweep is wiped once, by its first start: never by the start after a crash, not even from a flag file.
+# Sets restart_flags, those of a start that wipes nothing, not even from a flag file.
 drop_reset() {
-  local flag
+  local flag last=()
   restart_flags=()
   for flag in "$@"; do
     case $flag in
       -reset_training | --reset_training | -reset_training=* | --reset_training=*) ;;
-      -flagfile* | --flagfile*) restart_flags+=("$flag" --noreset_training) ;;
+      -flagfile* | --flagfile*) restart_flags+=("$flag") last=(--noreset_training) ;;
       *) restart_flags+=("$flag") ;;
     esac
   done
+  restart_flags+=(${last[@]+"${last[@]}"})
+}
+
+# Whether the last start, before which the status was written, has begun a sweep: it writes experiment.json when all that
+# was to be wiped is gone, and before any record.
+has_begun() {
+  local file
+  for file in "$experiment_dir"/*/experiment.json; do
+    [[ $file -nt $status_file ]] && return
+  done
+  return 1
 }
 
 # Sets created: the directories that had to be made, deepest first.
@@ -196,6 +207,7 @@ started=$(now)
 crashes=0
 fruitless=0
 most_records=-1
+records_before=$(count_records)
 child=
 watcher=
 
@@ -212,12 +224,19 @@ while :; do
   leave_off
   case $code in
     0) end completed 0 ;;
-    2) if ((crashes)); then end failed 2; else end_as_found; fi ;;
+    # A full disk, hours later, is no refused command.
+    2) if ((crashes)) || (($(count_records) != records_before)); then end failed 2; else end_as_found; fi ;;
     3) end failed 3 ;;
     129 | 130 | 143) end interrupted "$code" ;;
   esac
 
   crashes=$((crashes + 1))
+  # A crash before that has left the reset to the next start; one after it would wipe what is new. What was wiped then is
+  # no measure of progress.
+  if has_begun; then
+    next_flags=(${restart_flags[@]+"${restart_flags[@]}"})
+    most_records=-1
+  fi
   records=$(count_records)
   if ((records > most_records)); then
     most_records=$records
@@ -231,5 +250,4 @@ while :; do
   say "tune.py crashed with exit code $code; starting it again in $pause s"
   status crashed "$code"
   sleep "$pause"
-  next_flags=(${restart_flags[@]+"${restart_flags[@]}"})
 done

@@ -14,7 +14,7 @@ from bpfree import schedule as schedules
 from bpfree.errors import UserError
 from bpfree.gradients import GradientFunctions
 from bpfree.metrics import of_scores
-from bpfree.network import BlockNetwork
+from bpfree.network import BlockNetwork, layers_of
 from bpfree.precision import full, width
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
@@ -118,7 +118,7 @@ class Learner(keras.Model):
     ) -> None:
         """Keras's compile; loss and metrics are made to take logits, see `bpfree.losses.get` and
         `bpfree.metrics.of_scores`."""
-        outputs = self.network.outputs if self.network.built else None
+        outputs = self._outputs()
         both = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         for name, given in both.items():
             if isinstance(given, (list, tuple)):
@@ -127,6 +127,12 @@ class Learner(keras.Model):
         self._gradient_functions = GradientFunctions(self)
         self._train_functions = {}
         self.stage = None
+
+    def _outputs(self) -> int | None:
+        """The network's number of outputs; where it is not built, that of units at its head's end, if any."""
+        if self.network.built:
+            return self.network.outputs
+        return getattr(layers_of(self.network.head)[-1], "units", None)
 
     def fit(
         self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs

@@ -7,12 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-_CROSS_ENTROPIES = {
-    "binary_crossentropy": keras.metrics.BinaryCrossentropy,
-    "categorical_crossentropy": keras.metrics.CategoricalCrossentropy,
-    "sparse_categorical_crossentropy": keras.metrics.SparseCategoricalCrossentropy,
-}
-_ACCURACIES = ("accuracy", "acc", "binary_accuracy")
+_CROSS_ENTROPIES = tuple(
+    getattr(keras.metrics, f"{kind}_crossentropy")
+    for kind in ("binary", "categorical", "sparse_categorical", "binary_focal", "categorical_focal")
+)
+_ACCURACIES = ("accuracy", "acc", "binary_accuracy", "binaryaccuracy")
 
 
 @keras.saving.register_keras_serializable("bpfree")
@@ -44,7 +43,7 @@ def metrics(problem_type: str) -> list:
 
 
 def of_scores(identifier: Any, outputs: int | None) -> Any:
-    """A metric as one of scores (logits), where its name, or a `from_logits` of its own, says how.
+    """A metric as one of scores (logits), where it is one of Keras's or has a `from_logits` that says how.
 
     Args:
         identifier: what Keras's compile takes in its list of metrics.
@@ -53,11 +52,18 @@ def of_scores(identifier: Any, outputs: int | None) -> Any:
     Returns:
         The metric, or the identifier as it is: other metrics see scores and must be meant for them.
     """
-    if isinstance(identifier, str):
-        if identifier in _CROSS_ENTROPIES:
-            return _CROSS_ENTROPIES[identifier](name=identifier, from_logits=True)
-        if outputs == 1 and identifier in _ACCURACIES:
+    named = isinstance(identifier, str)
+    if named and identifier.lower() in _ACCURACIES:  # among which Keras chooses by shapes
+        if outputs == 1:
             return keras.metrics.BinaryAccuracy(identifier, threshold=0.0)
-    elif getattr(identifier, "from_logits", None) is False:
-        return type(identifier).from_config({**identifier.get_config(), "from_logits": True})
-    return identifier
+        return identifier
+    if identifier in _CROSS_ENTROPIES:
+        return keras.metrics.MeanMetricWrapper(identifier, identifier.__name__, from_logits=True)
+    try:
+        metric = keras.metrics.get(identifier)
+    except ValueError:  # an unknown name, of which Keras will say so
+        return identifier
+    if getattr(metric, "from_logits", None) is not False:
+        return identifier
+    name = identifier if named else metric.name
+    return type(metric).from_config({**metric.get_config(), "name": name, "from_logits": True})

@@ -35,10 +35,11 @@ def _seed():
 
 @pytest.fixture(scope="module")
 def own_signals():
-    """Gives TERM back after tests of commands, which take it over."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Gives TERM and HUP back after tests of commands, which take them over."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

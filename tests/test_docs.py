@@ -45,7 +45,7 @@ def without_assignments(words: list[str]) -> list[str]:
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         name, _, value = words[0].partition("=")
         assert name != "KERAS_BACKEND" or value in ("tensorflow", "jax")
-        assert name in ("KERAS_BACKEND", "JAX_CUDA"), words
+        assert name in ("KERAS_BACKEND", "JAX_CUDA", "RAY"), words
         words = words[1:]
     return words
 

@@ -143,14 +143,41 @@ def test_surrogates_are_one_scalar_per_block(made):
         del bpfree.rules.rule.REGISTRY["wrong"]
 
 
-def test_metrics_that_would_expect_probabilities_take_scores():
+METRICS = {
+    "categorical_crossentropy": [
+        "categorical_crossentropy",
+        "CategoricalCrossentropy",
+        keras.metrics.categorical_crossentropy,
+        keras.metrics.CategoricalCrossentropy,
+        keras.metrics.CategoricalCrossentropy(name="object"),
+        {"class_name": "CategoricalCrossentropy", "config": {}},
+    ],
+    "binary_crossentropy": [
+        *("binary_crossentropy", "BinaryCrossentropy", "bce", "BCE"),
+        keras.metrics.binary_crossentropy,
+    ],
+    "sparse_categorical_crossentropy": [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.metrics.sparse_categorical_crossentropy,
+    ],
+    "categorical_focal_crossentropy": [keras.metrics.categorical_focal_crossentropy],
+    "binary_focal_crossentropy": [keras.metrics.binary_focal_crossentropy],
+}
+"""The same metric in many words, by the loss that it is; losses are tested against closed forms."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric"), [(loss, metric) for loss, named in METRICS.items() for metric in named]
+)
+def test_metrics_that_would_expect_probabilities_take_scores(loss, metric):
     x, y, _ = toy.batch()
-    named = ["categorical_crossentropy", keras.metrics.CategoricalCrossentropy(name="object")]
-    logs = toy.learner("dfa", compile={"metrics": named}).evaluate(
+    y = y.argmax(1) if loss.startswith("sparse") else y
+    logs = toy.learner("dfa", loss=loss, compile={"metrics": [metric]}).evaluate(
         x, y, verbose=0, return_dict=True
     )
-    assert logs["categorical_crossentropy"] == pytest.approx(logs["loss"], rel=1e-5)
-    assert logs["object"] == pytest.approx(logs["loss"], rel=1e-5)
+    name = metric if isinstance(metric, str) else getattr(metric, "name", loss)
+    assert logs[name] == pytest.approx(logs["loss"], rel=1e-5)
 
 
 def test_one_output_s_class_is_its_sign():
@@ -161,6 +188,20 @@ def test_one_output_s_class_is_its_sign():
     y = (np.arange(40) % 2).reshape(-1, 1)
     assert np.any((scores > 0) != (scores > 0.5))
     found = learner.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    assert found == pytest.approx(np.mean((scores > 0) == y))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "Accuracy", "binary_accuracy", "BinaryAccuracy"])
+def test_one_output_s_class_is_its_sign_before_the_network_is_built(metric):
+    x, _, _ = toy.batch(40)
+    head = keras.Sequential([keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+    net = bpfree.BlockNetwork([keras.layers.Dense(4, "tanh")], head)
+    learner = bpfree.Learner(net, "dfa", seed=0)
+    learner.compile("sgd", "binary_crossentropy", metrics=[metric])
+    scores = learner.predict(x, verbose=0)
+    y = (np.arange(40) % 2).reshape(-1, 1)
+    assert np.any((scores > 0) != (scores > 0.5))
+    found = learner.evaluate(x, y, verbose=0, return_dict=True)[metric]
     assert found == pytest.approx(np.mean((scores > 0) == y))
 
 

@@ -40,6 +40,7 @@ exec(steps[min(start, len(steps)) - 1])
 """
 
 CRASH = "sys.exit(1)"
+BEGIN = "record('{}', '../../experiment.json');"
 EPOCH = "record('1,0.5\\n', 'execution-0/history.csv');"
 # Says when it is ready for a signal, and takes a moment over the first; every signal is noted.
 PATIENT = """
@@ -177,6 +178,16 @@ def test_progress_starts_the_count_afresh(sandbox, progress):
     assert len(sandbox.starts()) == 4 + 1 + 4
 
 
+def test_records_behind_a_link_are_progress(sandbox):
+    there = sandbox.folder / "there"
+    there.mkdir()
+    link = sandbox.folder / "link"
+    link.symlink_to(there)
+    plan = [CRASH] * 4 + [EPOCH + CRASH] + [CRASH]
+    assert sandbox.run(plan=plan, experiment=link) == 1
+    assert len(sandbox.starts()) == 4 + 1 + 4
+
+
 def test_half_a_record_is_no_progress(sandbox):
     started = """record('{"state": "running"}', 'trial.json');"""
     started += "record('1,0.', 'execution-0/history.csv');"
@@ -218,6 +229,13 @@ def test_mistake_leaves_an_earlier_sweep_as_it_was(sandbox):
     before = {p: p.read_bytes() for p in sandbox.experiment.rglob("*") if p.is_file()}
     assert sandbox.run("--lr=-1", plan=["sys.exit(2)"]) == 2
     assert {p: p.read_bytes() for p in sandbox.experiment.rglob("*") if p.is_file()} == before
+
+
+def test_what_ends_a_sweep_that_has_recorded_something_is_no_refused_command(sandbox):
+    """A disk that is full, for example."""
+    assert sandbox.run(plan=[f"{EPOCH} sys.exit(2)"]) == 2
+    assert len(sandbox.starts()) == 1
+    assert (sandbox.status()["state"], sandbox.status()["exit_code"]) == ("failed", 2)
 
 
 @pytest.mark.parametrize("arguments", [[], [""], ["--dataset=digits"]])
@@ -354,16 +372,36 @@ def test_signal_to_the_sweep_alone_is_no_crash(sandbox):
     ["--reset_training", "-reset_training", "--reset_training=true", "-reset_training=1"],
 )
 def test_sweep_is_wiped_by_the_first_start_only(sandbox, flag):
-    assert sandbox.run("--lr=0.1", flag, "--seed=1", plan=[CRASH, CRASH, "pass"]) == 0
+    assert sandbox.run("--lr=0.1", flag, "--seed=1", plan=[BEGIN + CRASH, CRASH, "pass"]) == 0
     first, *others = [flags[1:] for flags in sandbox.starts()]
     assert first == ["--lr=0.1", flag, "--seed=1"]
     assert others == [["--lr=0.1", "--seed=1"]] * 2
     assert sandbox.status()["flags"] == first
 
 
-def test_flag_file_cannot_wipe_again(sandbox):
-    assert sandbox.run("--flagfile=my.flags", plan=[CRASH, "pass"]) == 0
-    assert sandbox.starts()[1][1:] == ["--flagfile=my.flags", "--noreset_training"]
+@pytest.mark.parametrize("begin", ["", BEGIN], ids=["nothing", "an earlier sweep"])
+def test_sweep_is_wiped_in_spite_of_a_crash_before(sandbox, begin):
+    """It counts as wiped once the new one has written its experiment.json, whether or not there was one."""
+    assert sandbox.run(plan=[begin + "pass"]) == 0
+    (sandbox.folder / "starts.jsonl").unlink()
+    plan = [CRASH, CRASH, BEGIN + EPOCH + CRASH, CRASH, "pass"]
+    assert sandbox.run("--reset_training", plan=plan) == 0
+    assert [start[1:] for start in sandbox.starts()] == [["--reset_training"]] * 3 + [[]] * 2
+
+
+def test_wiped_records_are_no_measure_of_progress(sandbox):
+    assert sandbox.run(plan=[BEGIN + EPOCH * 9]) == 0
+    (sandbox.folder / "starts.jsonl").unlink()
+    wipe = "import shutil; shutil.rmtree(experiment / 'project');"
+    plan = [CRASH, wipe + BEGIN + EPOCH + CRASH, *[EPOCH + CRASH] * 4, "pass"]
+    assert sandbox.run("--reset_training", plan=plan) == 0
+    assert len(sandbox.starts()) == 7
+
+
+@pytest.mark.parametrize("flag", [["--flagfile=my.flags"], ["--flagfile", "my.flags"]])
+def test_flag_file_cannot_wipe_again(sandbox, flag):
+    assert sandbox.run(*flag, "--seed=1", plan=[BEGIN + CRASH, "pass"]) == 0
+    assert sandbox.starts()[1][1:] == [*flag, "--seed=1", "--noreset_training"]
 
 
 def test_wiped_directory_still_gets_its_status(sandbox):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from bpfree.errors import UserError
 
-MISTAKE, NOTHING_SUCCEEDED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+MISTAKE, NOTHING_SUCCEEDED, INTERRUPTED = 2, 3, 130
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPED = [128 + number for number in _STOPS]
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
@@ -21,11 +23,13 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
         argv: None means those of this process.
 
     Returns:
-        What `main` returns; 2 after a user's mistake, 130 after Ctrl-C, 143 after TERM. Any other
-        exception passes, with its traceback.
+        What `main` returns; 2 after a user's mistake, 130 after Ctrl-C, 143 after TERM, 129 after HUP. Any
+        other exception passes, with its traceback.
     """
     argv = sys.argv if argv is None else argv
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _STOPS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminate)
     try:
         return main(argv)
     except UserError as error:
@@ -47,4 +51,4 @@ def show(text: str) -> None:
 
 
 def _terminate(number, frame):
-    raise SystemExit(TERMINATED)
+    raise SystemExit(128 + number)

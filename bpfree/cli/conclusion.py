@@ -130,9 +130,10 @@ def save_model(tuner, row) -> Path:
 
 
 def _console() -> Console:
-    """Prints tables; in a file or a pipe they may be as wide as they are."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=_WIDEST)
+    """Prints tables, brackets in rule specs as they are; in a file or a pipe as wide as they are."""
+    plain = {"soft_wrap": True, "markup": False, "emoji": False}
+    console = Console(**plain)
+    return console if console.is_terminal else Console(**plain, width=_WIDEST)
 
 
 def _plain(value: Any) -> str:

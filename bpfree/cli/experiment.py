@@ -20,6 +20,7 @@ from bpfree.cli.plugin import load_plugin
 from bpfree.cli.warm_start import best_rates
 from bpfree.data import catalog
 from bpfree.errors import UserError
+from bpfree.tuning import sharing
 from bpfree.tuning.records import Experiment
 
 _MACHINE_ONLY = (
@@ -56,6 +57,9 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
         UserError: for whatever in them cannot work; nothing has been written then.
     """
     choose_device(settings.device)
+    if settings.workers:  # who may have the same GPU
+        for name, value in sharing.ON_DEMAND.items():
+            os.environ.setdefault(name, value)
     backend.start(settings.device, tensorflow=catalog.read_by_tensorflow(settings.dataset))
     for plugin in settings.plugin:
         load_plugin(plugin)

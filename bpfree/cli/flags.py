@@ -35,7 +35,7 @@ _HELP = {
     "use_bias": "biases in Dense layers",
     "optimizer": "adam adamw nadam adagrad adamax lion rmsprop sgd momentum nag",
     "lr_schedule": "constant, cosine, multistep, multistep:100-150 (epochs)",
-    "weight_decay": "L2 regularisation λ/2 Σ K²",
+    "weight_decay": "L2 regularisation λ/2 Σ K²; under adamw its decoupled decay",
     "batch_size": "examples per step",
     "scaler": "standard (to [-1, 1]), zero_one, identity",
     "schedule": "simultaneous, or sequential: block by block, then the head (rules with local losses)",

@@ -18,6 +18,7 @@ from bpfree.data.batches import feed
 from bpfree.data.dataset import Dataset
 from bpfree.errors import UserError
 from bpfree.tuning import grid
+from bpfree.tuning.bayesian import initial_points
 from bpfree.tuning.execution import Feed, Regime
 from bpfree.tuning.hyperband import brackets
 from bpfree.tuning.hypermodel import STEPS_PER_EXECUTION, HyperModel
@@ -51,7 +52,7 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
     trainings = len(points) * executions
     share = _share(settings, points)
     if settings.search != "grid":
-        for line in _budget(settings, points):
+        for line in _budget(settings, hypermodel, points):
             print(line)
         print("The whole grid would be ", end="")
     print(f"{_counted(len(points), 'trial')} × {_counted(executions, 'execution')}", end=" = ")
@@ -87,13 +88,18 @@ def show(settings: Settings, hypermodel: HyperModel, data: Dataset) -> None:
     print("Nothing was written.")
 
 
-def _budget(settings: Settings, points: Sequence[grid.Values]) -> Iterator[str]:
+def _budget(
+    settings: Settings, hypermodel: HyperModel, points: Sequence[grid.Values]
+) -> Iterator[str]:
     """What is known before about a search that is not the whole grid."""
     executions = _counted(settings.executions_per_trial, "execution")
     if settings.search != "hyperband":
         trials = _counted(min(settings.max_trials, len(points)), "trial")
-        how = {"random": "at random", "bayesian": "by the outcomes of those before"}
-        yield f"{trials} × {executions}, chosen {how[settings.search]}, as many of each rule."
+        how = "chosen at random"
+        if settings.search == "bayesian":
+            first = initial_points(_space(hypermodel), settings.max_trials)
+            how = f"{first} of each rule at random and the others by the outcomes of those before"
+        yield f"{trials} × {executions}, {how}, as many of each rule."
         return
     yield f"Of each rule, × {executions}, as far as there are points:"
     for bracket in brackets(settings.num_epochs, settings.factor):
@@ -115,12 +121,16 @@ def _share(settings: Settings, points: Sequence[grid.Values]) -> float:
     return min(1.0, rules * trained / (len(points) * settings.num_epochs))
 
 
-def walk(hypermodel: HyperModel) -> tuple[list[grid.Values], Counter]:
-    """The points that a search would try, in order, and how often each reason leaves one out."""
+def _space(hypermodel: HyperModel) -> keras_tuner.HyperParameters:
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
+    return hp
+
+
+def walk(hypermodel: HyperModel) -> tuple[list[grid.Values], Counter]:
+    """The points that a search would try, in order, and how often each reason leaves one out."""
     points, refused = [], Counter()
-    for values in grid.points(hp.space):
+    for values in grid.points(_space(hypermodel).space):
         reason = hypermodel.refusal(values)
         if reason is None:
             points.append(values)

@@ -7,7 +7,7 @@ import traceback
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from bpfree.cli.answer import TERMINATED
+from bpfree.cli.answer import STOPPED
 from bpfree.errors import UserError
 
 
@@ -32,7 +32,7 @@ def load_plugin(path: str) -> None:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit as well: the plugin would end the command
-        if isinstance(error, SystemExit) and error.code == TERMINATED:  # TERM, not the plugin
+        if isinstance(error, SystemExit) and error.code in STOPPED:  # by a signal, not the plugin
             raise
         raise UserError(
             f"The plugin {path!r} failed{_line(path, error)} with {_shown(error)}: repair it."

@@ -19,8 +19,9 @@ def read(path: str | os.PathLike, image_size: int = 64) -> Raw:
     """Reads the images in the sub-folders of `path`; sub-folders in sorted order are the classes.
 
     Every image is turned upright (EXIF), made RGB, scaled to fit into a square and padded with
-    black on both sides: uint8 (N, image_size, image_size, 3). Hidden files, and files whose
-    extension is not one of Pillow's, are passed over.
+    black on both sides: uint8 (N, image_size, image_size, 3). 16-bit greys become 8-bit ones, and
+    what is transparent lies on white. Hidden files, and files whose extension is not one of
+    Pillow's, are passed over.
 
     Args:
         path: the folder that holds the classes' folders.
@@ -28,7 +29,7 @@ def read(path: str | os.PathLike, image_size: int = 64) -> Raw:
 
     Raises:
         UserError: there are fewer than two classes, a class without images, or an image that
-            cannot be read.
+            cannot be read, is too large or has greys of unknown range.
     """
     if image_size < 1:
         raise UserError(f"image_size is {image_size}: give at least 1 pixel.")
@@ -105,7 +106,36 @@ def _square(file: Path, size: int) -> np.ndarray:
 
     try:
         with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _rgb(ImageOps.exif_transpose(image), file)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"The image {file} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit: scale it "
+            "down or remove it."
+        ) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"Cannot read the image {file}: repair or remove it.") from error
     return np.asarray(ImageOps.pad(upright, (size, size), Image.Resampling.BILINEAR))
+
+
+def _rgb(image, file: Path):
+    """The image without what Pillow's own conversion gets wrong: it clips greys at 255 and drops alpha."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image), file))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _eight_bits(greys: np.ndarray, file: Path) -> np.ndarray:
+    """16-bit greys, which Pillow may hold in more bits, as 8-bit ones: 65535 becomes 255."""
+    if greys.dtype.kind == "f" or greys.min() < 0 or greys.max() > 65535:
+        raise UserError(
+            f"The image {file} has greys of type {greys.dtype} from {greys.min():g} to {greys.max():g}, "
+            "whose range is unknown: save it with 8 or 16 bits, or give npz:<path>."
+        )
+    return np.round(greys / 257).astype(np.uint8)

@@ -26,8 +26,9 @@ def read(name: str, data_dir: str | None = None) -> Raw:
         data_dir: where it is prepared, or will be; None means the library's default.
 
     Raises:
-        UserError: the library is not installed or does not know the set, the set is neither
-            prepared nor downloadable, or it has no images of one size with integer labels.
+        UserError: the library is not installed or does not know the set, its configuration or
+            its version, the set is neither prepared nor downloadable, or it has no images of one
+            size with integer labels.
     """
     builder = _prepared(name, data_dir)
     classes = _check_features(name, builder.info.features)
@@ -48,6 +49,11 @@ def _prepared(name: str, data_dir: str | None):
         raise UserError(
             f"TensorFlow Datasets knows no set {name!r} and {place} holds none: correct the name, "
             "or give npz:<path> or folder:<path>."
+        ) from error
+    except (ValueError, AssertionError, TypeError) as error:  # for what follows the set's own name
+        raise UserError(
+            f"TensorFlow Datasets has no configuration or version as in {name!r} ({type(error).__name__}): "
+            "correct it, as in imagenet_resized/32x32 or mnist:3.0.1, or give the set's name alone."
         ) from error
     if builder.is_prepared():
         return builder

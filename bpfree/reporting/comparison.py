@@ -21,7 +21,8 @@ def compare(
     Columns: the rule; `n`, the seeds shared; `difference`, mean of rule − leader, and `interval`,
     half the width of its paired 95 % Student t interval; `p`, corrected by Holm for the number of rules;
     `lead`: "real" where p < 0.05 and the leader is better, "reversed" where it is worse, "undecided" else.
-    Fewer than two seeds, or differences all alike, have no spread to judge by: undecided, without p.
+    Fewer than two seeds, or differences alike but for rounding, have no spread to judge by: undecided,
+    without p.
 
     Args:
         frame: a project's rows of `results`.

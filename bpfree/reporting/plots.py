@@ -24,6 +24,7 @@ from bpfree.reporting.courses import (
 )
 from bpfree.reporting.frames import require
 from bpfree.reporting.metrics import label
+from bpfree.reporting.ranking import completed
 from bpfree.tuning.objective import direction
 from bpfree.tuning.statistics import summary
 
@@ -107,11 +108,11 @@ def plot_learning_rates(
     """A metric against the learning rate, one curve per group, its best point marked by a star.
 
     Where several trials share group and learning rate, the one with the best mean stands for them.
-    Bars are 95 % Student t intervals over executions. A trial of which an execution diverged to NaN
-    is left out.
+    Bars are 95 % Student t intervals over executions. A trial of which an execution failed or diverged
+    to NaN is left out.
 
     Args:
-        frame: from `results`, or a part of it; unfinished executions are left out.
+        frame: from `results`, or a part of it; trials that are not completed are left out.
         metric: a column.
         by: the column or columns whose values make a group.
         ax: where to draw; a figure of its own otherwise.
@@ -122,8 +123,8 @@ def plot_learning_rates(
     from matplotlib.ticker import NullLocator
 
     columns = _columns(by)
-    require(frame, ["lr", "finished", metric, *columns])
-    frame = numeric(frame[frame["finished"]], metric, whole_trials=True)
+    require(frame, ["lr", "state", "finished", metric, *columns])
+    frame = numeric(completed(frame), metric, whole_trials=True)
     sign = -1 if direction(metric) == "max" else 1
     ax = _axes(ax)
     for name, group, look in groups(frame, metric, columns):
@@ -149,10 +150,10 @@ def plot_costs(
     """A metric against what the training cost: a faint point per trial, a line along each group's front.
 
     On the front are the trials of which no other one of the group is as good for as little. A trial of
-    which an execution diverged to NaN is left out.
+    which an execution failed or diverged to NaN is left out.
 
     Args:
-        frame: from `results`, or a part of it; unfinished executions are left out.
+        frame: from `results`, or a part of it; trials that are not completed are left out.
         cost: a column, such as `train_flops`, `seconds`, `energy` or `peak_device_memory`.
         metric: a column.
         by: the column or columns whose values make a group.
@@ -162,8 +163,8 @@ def plot_costs(
         UserError: no such column, or no value to draw: the cost was not measured.
     """
     columns = _columns(by)
-    require(frame, ["finished", cost, metric, *columns])
-    frame = numeric(frame[frame["finished"]], metric, whole_trials=True)
+    require(frame, ["state", "finished", cost, metric, *columns])
+    frame = numeric(completed(frame), metric, whole_trials=True)
     if not frame[cost].count():
         raise UserError(f"{cost} was not measured in these trainings: choose another cost.")
     sign = -1 if direction(metric) == "max" else 1
@@ -314,11 +315,21 @@ def plot_alignment(
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     low, high = (end(ax.dataLim.intervaly[n] for ax in panels) for n, end in enumerate((min, max)))
     margin = 0.05 * (max(high, 0) - min(low, 0))
-    panels[0].set_ylim(max(-1.05, min(low, 0) - margin), min(1.05, max(high, 0) + margin))
+    bottom, top = _held(frame[places])
+    panels[0].set_ylim(max(bottom, min(low, 0) - margin), min(top, max(high, 0) + margin))
     figure.supxlabel("epoch", fontsize="medium")
     figure.supylabel(label(metric), fontsize="medium")
     _legend_beside(figure, handles, _columns(by))
     return figure
+
+
+def _held(values: pd.DataFrame) -> tuple[float, float]:
+    """The ends that a view has at most: those of cosines, else those of the values, and 0."""
+    values = values.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    values = values[np.isfinite(values)]
+    if (abs(values) <= 1.05).all():
+        return -1.05, 1.05
+    return 1.05 * min(values.min(), 0), 1.05 * max(values.max(), 0)
 
 
 def plot_probes(

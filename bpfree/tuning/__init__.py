@@ -4,6 +4,7 @@ from importlib import import_module
 
 _HOMES = {
     "BayesianOptimization": "searches",
+    "Crew": "crew",
     "GridOracle": "oracle",
     "GridSearch": "searches",
     "HyperModel": "hypermodel",

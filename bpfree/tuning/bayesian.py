@@ -27,7 +27,7 @@ class BayesianOptimizationOracle(Oracle):
     Args:
         objective: as in `Oracle`, like the others.
         max_trials: in all, shared evenly by the rules.
-        num_initial_points: random points for each rule; None: three per hyperparameter that varies.
+        num_initial_points: random points for each rule; None: `initial_points`.
         **options: the remaining arguments of `Oracle`.
     """
 
@@ -53,9 +53,7 @@ class BayesianOptimizationOracle(Oracle):
         }
         spaces = sampling.rules(self.get_space())
         rules = {name: _Rule(self, space) for name, space in spaces.items()}
-        initial = self.num_initial_points or max(
-            3 * len(sampling.varying(space)) or 1 for space in spaces.values()
-        )
+        initial = self.num_initial_points or initial_points(self.get_space(), self.max_trials)
         points = [rule.draw() for _ in range(initial) for rule in rules.values()]
         while points := [point for point in points if point][: self.max_trials - len(trials)]:
             wave = Wave(dict(enumerate(points, len(trials))))
@@ -78,6 +76,13 @@ class BayesianOptimizationOracle(Oracle):
     def described(self) -> dict[str, Any]:
         """The kind of search and its arguments."""
         return {"search": "bayesian", "num_initial_points": self.num_initial_points}
+
+
+def initial_points(space: keras_tuner.HyperParameters, max_trials: int) -> int:
+    """Random points for each rule: three per hyperparameter that varies, in half of the trials at most."""
+    spaces = sampling.rules(space).values()
+    wanted = max(3 * len(sampling.varying(rule)) for rule in spaces)
+    return max(1, min(wanted, max_trials // (2 * len(spaces))))
 
 
 class _Rule:

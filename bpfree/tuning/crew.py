@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from bpfree.errors import UserError
-from bpfree.tuning import remote
+from bpfree.tuning import remote, sharing
 from bpfree.tuning.execution import Regime, ended
 from bpfree.tuning.populations import groups
 from bpfree.tuning.progress import Silence, label
@@ -60,6 +60,7 @@ class Crew:
         self.address, self.cpus, self.gpus = address, cpus, gpus
         self.callbacks = callbacks or _no_callbacks
         self.prepare, self.heard = prepare or _nothing, heard or _deaf
+        self._noted: set[str] = set()
 
     def __enter__(self) -> Crew:
         import ray
@@ -67,7 +68,7 @@ class Crew:
         before = signal.getsignal(signal.SIGTERM)
         try:
             _reach(self.address)
-            _connect(self.address)
+            _connect(self.address, self.gpus)
         except (OSError, ValueError, RuntimeError) as error:
             reason = [*str(error).strip().splitlines(), type(error).__name__][0].rstrip(".")
             raise UserError(
@@ -95,7 +96,7 @@ class Crew:
         import ray
 
         hand_out = self._task(tuner, data)
-        progress = _Told(progress, self.heard(tuner, data))
+        progress = _Told(progress, self.heard(tuner, data), self._noted)
         running: dict[Any, _Unit] = {}
 
         def start(unit: _Unit) -> None:
@@ -208,9 +209,8 @@ class _Unit:
 class _Told(Silence):
     """Shows what workers tell, but no note twice, and passes it on."""
 
-    def __init__(self, progress: Silence, heard: Callable):
-        self._progress, self._heard = progress, heard
-        self._noted: set[str] = set()
+    def __init__(self, progress: Silence, heard: Callable, noted: set[str]):
+        self._progress, self._heard, self._noted = progress, heard, noted
 
     def trial_began(self, trial: Trial) -> None:
         self._progress.trial_began(trial)
@@ -248,7 +248,7 @@ def _reach(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, gpus: float) -> None:
     """Makes this process a part of the cluster there, or of one that it starts."""
     import ray
 
@@ -264,18 +264,11 @@ def _connect(address: str | None) -> None:
             address or "local",
             configure_logging=False,
             log_to_driver=False,
-            runtime_env={"env_vars": _environment()},
+            runtime_env={
+                "env_vars": {"KERAS_BACKEND": keras.backend.backend(), **sharing.environment(gpus)}
+            },
             **here,
         )
-
-
-def _environment() -> dict[str, str]:
-    """Of workers: this backend, and of a GPU's memory only what is needed, since several may share one."""
-    return {
-        "KERAS_BACKEND": keras.backend.backend(),
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
 
 
 def _no_callbacks(tuner, data) -> tuple:

@@ -99,21 +99,23 @@ class HyperModel(keras_tuner.HyperModel):
         rule = rules.get(values["algorithm"], **options)
         network = self._network(values, rule)
         per_block = values["epochs_per_block"] or None
+        decay, decoupled = values["weight_decay"], optimizers.decouples(values["optimizer"])
         learner = Learner(
             network,
             rule,
-            weight_decay=values["weight_decay"] or None,
+            weight_decay=None if decoupled else decay or None,
             seed=values.get("seed"),
             schedule=values["schedule"],
             epochs_per_block=per_block,
         )
         epochs = self.epochs
         if values["schedule"] == "sequential":
-            epochs = schedule.share(rule.parts(network), epochs, per_block)
+            # The last part's: the others have as many, or a few less where these are left over.
+            epochs -= schedule.last_turn(rule.parts(network), epochs, per_block)
         steps = max(1, self.examples // values["batch_size"])
         learner.compile(
             optimizer=optimizers.get(
-                values["optimizer"], values["lr"], values["lr_schedule"], epochs, steps
+                values["optimizer"], values["lr"], values["lr_schedule"], epochs, steps, decay
             ),
             loss=self._loss(),
             metrics=metrics(self.problem_type),
@@ -128,7 +130,8 @@ class HyperModel(keras_tuner.HyperModel):
         for name in ("bw_init", "fw_init"):
             constants.pop(name, None)
         for name in ("reg_rate", "weight_decay"):
-            constants[name] = bool(values[name])
+            if name == "reg_rate" or not optimizers.decouples(values["optimizer"]):
+                constants[name] = bool(values[name])
         if values["lr_schedule"] == "constant":
             del constants["lr"]
         return constants
@@ -221,6 +224,17 @@ class HyperModel(keras_tuner.HyperModel):
                 parts = rule.parts(architectures.get(arch, shape, self.outputs))
                 for per_block in self.choices["epochs_per_block"]:
                     schedule.share(parts, self.epochs, per_block or None)
+                    self._check_equal(parts, per_block)
+
+    def _check_equal(self, parts: int, per_block: int) -> None:
+        """A schedule that ends with a block's epochs would leave a longer last part at its end."""
+        ending = [name for name in self.choices["lr_schedule"] if name in ("cosine", "multistep")]
+        if ending and per_block and self.epochs != parts * per_block:
+            raise UserError(
+                f"{parts} parts learn in turn, and a {ending[0]} schedule needs as many epochs for the "
+                f"last as for the others, received {self.epochs} epochs at {per_block} per block: "
+                f"give {parts * per_block} epochs, or a constant learning rate."
+            )
 
 
 def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence) -> None:

@@ -75,7 +75,9 @@ def check(optimizer: str, lr_schedule: str) -> None:
         )
 
 
-def get(optimizer: str, lr: float, lr_schedule: str, epochs: int, steps: int):
+def get(
+    optimizer: str, lr: float, lr_schedule: str, epochs: int, steps: int, weight_decay: float = 0.0
+):
     """A Keras optimizer.
 
     Args:
@@ -86,6 +88,7 @@ def get(optimizer: str, lr: float, lr_schedule: str, epochs: int, steps: int):
             `multistep:100-150`.
         epochs: of the whole run.
         steps: per epoch.
+        weight_decay: λ of `decouples`' decay, which takes lr λ W from every weight W; others have none.
 
     Raises:
         UserError: for an unknown name, or a learning rate that is not positive.
@@ -94,8 +97,15 @@ def get(optimizer: str, lr: float, lr_schedule: str, epochs: int, steps: int):
     if not lr > 0:
         raise UserError(f"A learning rate is positive, received {lr}: choose e.g. 0.001.")
     name, options = OPTIMIZERS[optimizer]
+    if decouples(optimizer):
+        options = {**options, "weight_decay": weight_decay}
     rate = _schedule(lr, lr_schedule, epochs, steps)
     return getattr(keras.optimizers, name)(learning_rate=rate, **options)
+
+
+def decouples(optimizer: str) -> bool:
+    """Whether it decays weights by itself, beside the gradient (Loshchilov & Hutter 2019)."""
+    return optimizer == "adamw"
 
 
 def _schedule(lr: float, lr_schedule: str, epochs: int, steps: int):

@@ -23,14 +23,24 @@ _DEATHS_TOGETHER = 2  # of the process in a row; a run alone equals the others b
 
 
 def groups(tuner, points: Mapping[int, dict[str, Any]]) -> list[list[int]]:
-    """The indices of trials that may train together, in order; most often each is alone."""
+    """The indices of trials that may train together, in order, as many as a population takes.
+
+    Most often each is alone.
+    """
     possible = AVAILABLE and tuner.population != "off" and hasattr(tuner.hypermodel, "program")
     found: dict[Any, list[int]] = {}
     for index, values in points.items():
         simultaneous = values.get("schedule", "simultaneous") == "simultaneous"
         together = possible and simultaneous and not tuner.regime.augment
         found.setdefault(tuner.program(values) if together else index, []).append(index)
-    return [*found.values()]
+    most = len(points)
+    if isinstance(tuner.population, int):
+        most = max(1, tuner.population // tuner.executions_per_trial)
+    return [
+        alike[start : start + most]
+        for alike in found.values()
+        for start in range(0, len(alike), most)
+    ]
 
 
 class Populations:

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from bpfree.tuning.failures import reason
 from bpfree.tuning.objective import measured
@@ -122,7 +124,7 @@ class Progress(Silence):
         if self.verbose > 1:
             metrics = (f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
             count = f"epoch {row['epoch']:>{len(str(self.until))}}/{self.until}"
-            self.console.print(f"{count}  {'  '.join(metrics)}", soft_wrap=True, highlight=False)
+            self.note(f"{count}  {'  '.join(metrics)}")
         self._show()
 
     def trial_ended(self, trial: Trial) -> None:
@@ -139,7 +141,8 @@ class Progress(Silence):
             self.earlier += 1
 
     def note(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False)
+        # Not as it is: in a string Rich takes what stands in brackets for markup.
+        self.console.print(Text(text), soft_wrap=True)
 
     def _better(self, trial: Trial) -> bool:
         return self.regime.objective.better_than(trial.score, self.best.score)
@@ -157,16 +160,13 @@ class Progress(Silence):
             name = f"after {self.until} epochs, {name}"
         outcome = "is under way to more epochs"  # than the wave's, to which it came before a kill
         if trial.state == "failed":
-            outcome = "[red]failed[/red]"
+            outcome = ("failed", "red")
         elif trial.state == "completed":
             outcome = f"{name} {trial.score:.4g}{self._beside(trial)}"
         why = reason(trial.failure) or ""
         left = "" if self.bar.disable is False else f"  {self._summary()}"
-        self.console.print(
-            f"trial {self.done}/{self.trials}  {label(trial, self.swept)}  {outcome} {why}{left}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        which = f"trial {self.done}/{self.trials}  {label(trial, self.swept)}  "
+        self.console.print(Text.assemble(which, outcome, f" {why}{left}"), soft_wrap=True)
 
     def _beside(self, trial: Trial) -> str:
         """What a trial has of the further objectives."""
@@ -176,9 +176,8 @@ class Progress(Silence):
         return "".join(f", {name} {value}" for name, value in told.items())
 
     def _show(self) -> None:
-        self.bar.update(
-            self.task, completed=self.done, description=f"{self._summary()}  [dim]{self.here}[/dim]"
-        )
+        told = f"{escape(self._summary())}  [dim]{escape(self.here)}[/dim]"
+        self.bar.update(self.task, completed=self.done, description=told)
 
     def _summary(self) -> str:
         parts = (

@@ -47,6 +47,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "give a directory with a shorter name",
 }
 _UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_STOPPED = -1  # in the place of the epochs that a trial had when its attempt began
 _LONGEST, _MOST = 80, 6  # characters of a value, and values, in a sentence on what differs
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -485,6 +486,11 @@ class Trial:
         """How many attempts in a row, the last one included, were killed before they recorded an epoch."""
         killed = self.state == "running" and self._recorded() == self._epochs
         return self.deaths + 1 if killed else 0
+
+    def leave(self) -> None:
+        """Records that the present attempt was stopped, which is no death."""
+        self._epochs = _STOPPED
+        self.save()
 
     def complete(self, score: float, scores: Iterable[float]) -> None:
         """Records that every execution is finished."""

@@ -101,7 +101,7 @@ class BayesianOptimization(Search):
         hypermodel: as in `GridSearch`, like `objective` and `hyperparameters`.
         max_trials: how many; all that there are, if these are fewer.
         num_initial_points: random points of each rule (`algorithm`) before; None: three per
-            hyperparameter that varies.
+            hyperparameter that varies, in half of the trials at most.
         seed: of the points, and of the first execution.
         **options: the remaining arguments of `Search`.
     """

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bpfree.errors import UserError
+
+_ROUNDING = 1e-6  # of the largest value: metrics are float32
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def summary(values: Sequence[float]) -> Summary:
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Summary:
     """The summary of `a - b`, seed by seed; two rules are undecided while its interval contains 0.
 
+    A spread of at most a millionth of the largest value is rounding and counts as 0, like such a mean then.
+
     Args:
         a: one number per seed.
         b: as many, of the same seeds in the same order.
@@ -82,7 +86,12 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Summary:
             f"Paired values need the same seeds on both sides, received {len(a)} and {len(b)}: "
             "keep the seeds that both have."
         )
-    return summary([x - y for x, y in zip(a, b, strict=True)])
+    found = summary([x - y for x, y in zip(a, b, strict=True)])
+    rounding = _ROUNDING * max(map(abs, [*a, *b]), default=0.0)
+    if found.std <= rounding:
+        mean = found.mean if abs(found.mean) > rounding else 0.0
+        return replace(found, mean=mean, std=0.0, half_width=0.0)
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -18,6 +18,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from bpfree.analysis import trackers
 from bpfree.errors import DiskError, UserError
 from bpfree.tuning import events, grid, hparams
+from bpfree.tuning.checkpoint import Checkpoint
 from bpfree.tuning.progress import label
 from bpfree.tuning.records import Trial, write_atomic
 
@@ -161,7 +162,10 @@ class TensorBoard(keras.callbacks.Callback):
             self._file.append(summaries, step)
 
     def on_train_end(self, logs=None):
-        self._end(hparams.SUCCESS)
+        regime = self.log.tuner.regime
+        # At a pause it may go on and fail, and TensorBoard heeds the first end that it finds.
+        if regime.last == regime.epochs or self._stopped():
+            self._end(hparams.SUCCESS)
 
     def on_train_failure(self):
         """Ends the session of a run that an exception ended, see `bpfree.tuning.callbacks.failed`."""
@@ -171,6 +175,10 @@ class TensorBoard(keras.callbacks.Callback):
         score = logs.get(self._objective)
         if score is not None and self.log.better(score, self._score):
             self._score = float(score)
+
+    def _stopped(self) -> bool:
+        """Whether a callback has stopped the execution: of a population's, its model does not say."""
+        return Checkpoint(self.execution.checkpoint).progress()[1]
 
     def _end(self, status: int) -> None:
         with self.log.spared():

@@ -8,6 +8,7 @@ import os
 import random
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -140,6 +141,8 @@ class Search(keras_tuner.Tuner):
                 `(model, trial, k) -> callbacks` that makes them.
             settings: whatever else decides the results, for the record: a project is refused when
                 it was begun with others.
+            between: called between two trials.
+            workers: train the trials in the place of this process; they need `callbacks` of their own.
             **regime: `batch_size`, `scaler`, `augment`, `problem_type`, `early_stopping`; see
                 `bpfree.tuning.execution.Regime`. `batch_size` and `scaler` may be hyperparameters
                 instead.
@@ -168,7 +171,7 @@ class Search(keras_tuner.Tuner):
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self.meter, self._progress() as progress:
+        with self.experiment.lock(), self.meter, self._stoppable(), self._progress() as progress:
             self._mend()
             populations = None if workers else self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
@@ -209,7 +212,8 @@ class Search(keras_tuner.Tuner):
             progress: told of beginnings and epochs.
         """
         populations = self._populations(data, callbacks, progress)
-        return self._trials(Wave(points), populations, data, callbacks, progress)
+        with self.meter:
+            yield from self._trials(Wave(points), populations, data, callbacks, progress)
 
     def run_trial(
         self, trial: records.Trial, data: Dataset, callbacks=(), report=None
@@ -386,6 +390,18 @@ class Search(keras_tuner.Tuner):
                     execution.recover(done, regime, self.seed + done.index)
             trial.mend()
 
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """What ends by a signal that asks for it, or by what every trial would meet, kills no trial."""
+        try:
+            yield
+        except (SearchError, KeyboardInterrupt, SystemExit):
+            for trial in self.experiment.trials():
+                if trial.state == "running":
+                    with suppress(SearchError):  # a full disk
+                        trial.leave()
+            raise
+
     def _scores(self, trial: records.Trial) -> list[float]:
         """The scores of the executions that are finished."""
         results = [execution.outcome(done, self.regime) for done in trial.executions()]
@@ -408,7 +424,8 @@ class Search(keras_tuner.Tuner):
         if self.population == "off" or not hasattr(self.hypermodel, "program"):
             return None
         if not AVAILABLE:
-            progress.note("Trials are trained one by one: populations need the JAX backend.")
+            if not self.experiment.trials():  # said when the search began
+                progress.note("Trials are trained one by one: populations need the JAX backend.")
             return None
         limit = None if self.population == "auto" else self.population
         return Populations(self, data, callbacks, progress, limit)

@@ -67,7 +67,12 @@ def test_the_estimate_counts_steps_and_what_is_compiled_anew(paced, capsys):
             "9 trials × 2 executions, chosen at random",
             9 / 36,
         ),
-        (["--search=bayesian", "--max_trials=99"], "36 trials × 2 executions, chosen by the", None),
+        # Of 9 random points for each rule, three for arch, lr and reg_rate, 5 are half of 20 trials.
+        (
+            ["--search=bayesian", "--max_trials=20"],
+            "20 trials × 2 executions, 5 of each rule at random and the others by the outcomes of",
+            20 / 36,
+        ),
         # Of each rule 5 until epoch 3, the best 2 until 7; then 3 until 7.
         (
             ["--search=hyperband"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,32 @@ def test_trials_are_told_apart_by_what_is_swept(tmp_path, capsys):
     assert f"trial 1/1  {told}  val_loss 2" in line and f"best 2 ({told})" in line
 
 
+REASON = "ValueError: layer [relu] ends in [/dense], says :x: of [0.4,0.2]"
+RULE = "mine:act=[relu],end=[/dense],sigma=[0.4,0.2]"
+
+
+@pytest.mark.parametrize("terminal", ["0", "1"])
+def test_what_comes_from_outside_is_shown_as_it_is(tmp_path, capsys, monkeypatch, terminal):
+    """Rich would take brackets for markup: one that closes what is not open is an error of its own."""
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    monkeypatch.setenv("COLUMNS", "300")
+    regime = type("Regime", (), {"epochs": 1, "objective": Objective()})
+    trials = [Experiment(tmp_path).trial(index, {"algorithm": RULE}) for index in range(2)]
+    with Progress(1, regime, verbose=2, planned=[(2, 0, 1)], further=["[b]"]) as progress:
+        progress.wave_began(2, 0, 1)
+        for trial in trials:
+            progress.trial_began(trial)
+            progress.epoch_ended(trial, 0, {"epoch": 1, "a[/b]": 1.0})
+            trial.complete(2.0, [2.0]) if trial is trials[0] else trial.fail(REASON)
+            progress.trial_ended(trial)
+        progress.note("[/note] [bold]")
+    told = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert f"trial 1/2  {RULE}  val_loss 2, [b] not measured" in told
+    assert f"trial 2/2  {RULE}  failed {REASON}" in told
+    assert f"best 2 ({RULE})" in told and "a[/b] 1" in told and "[/note] [bold]" in told
+    assert (f"{RULE}, execution 1/1, epoch 1/1" in told) == (terminal == "1")
+
+
 class Objective:
     name = "val_loss"
 
@@ -202,9 +229,8 @@ def test_a_renewed_sweep_equals_one_process(restless, tmp_path):
     assert [int(pid) for pid, *_ in starts] == [process.pid] * 3
     assert [flags[-1] for flags in starts] == ["--reset_training"] + ["--noreset_training"] * 2
     assert [out.count(f"trial {n}/3") for n in (1, 2, 3)] == [1, 1, 1]
-    assert not [
-        *(tmp_path / "temporary").iterdir()
-    ]  # nobody cleans up for a process that was replaced
+    left = [*(tmp_path / "temporary").iterdir()]
+    assert not left  # nobody cleans up for a process that was replaced
 
     alone = [sys.executable, ROOT / "tune.py", f"--experiment_dir={tmp_path / 'alone'}", *SWEEP]
     subprocess.run(alone, check=True, capture_output=True, timeout=600)
@@ -212,7 +238,9 @@ def test_a_renewed_sweep_equals_one_process(restless, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_renewed_sweep_can_be_stopped(number, code, restless, tmp_path):
     process = restless(tmp_path / "renewed")
     try:

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bpfree import data
+from bpfree.data import folder
 from bpfree.errors import UserError
 
 pytestmark = pytest.mark.once
@@ -239,6 +240,62 @@ def test_folder_images_of_every_mode_become_rgb(tmp_path):
     assert (x.x_train[x.y_train == 3] == 255).all() and (x.x_train[x.y_train == 0] == 0).all()
 
 
+def decoded(image, root, suffix):
+    """The image, saved as the only one of its class, as `folder:` has it at its own size."""
+    images(root, {"a": 0, "b": 1})
+    image.save(root / f"a/0.{suffix}")
+    return folder.read(root, image.width).train.x[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix"),
+    [("<u2", "png"), ("<u2", "tif"), (">u2", "tif"), ("<i4", "tif"), ("<u2", "pgm")],
+)
+def test_folder_scales_16_bit_greys(tmp_path, dtype, suffix):
+    greys = np.array([[0, 128, 129], [255, 1000, 32768], [65278, 65407, 65535]], dtype)
+    # in steps of 65535 / 255 = 257, rounded by hand: 128 / 257 < 0.5 < 129 / 257
+    wanted = [[0, 0, 1], [1, 4, 128], [254, 255, 255]]
+    found = decoded(Image.fromarray(greys), tmp_path, suffix)
+    assert found == [[[grey] * 3 for grey in row] for row in wanted]
+
+
+@pytest.mark.parametrize(
+    ("greys", "sentence"),
+    [
+        (np.float32([[0, 0.5]]), "float32 from 0 to 0.5,"),
+        (np.int32([[0, 65536]]), "int32 from 0 to 65536,"),
+        (np.int32([[-1, 0]]), "int32 from -1 to 0,"),
+    ],
+)
+def test_folder_refuses_greys_of_unknown_range(tmp_path, greys, sentence):
+    with pytest.raises(
+        UserError, match=rf"^The image .*a/0\.tif has greys of type {sentence}.*save it[^\n]*\.$"
+    ):
+        decoded(Image.fromarray(greys), tmp_path, "tif")
+
+
+def test_folder_lays_transparent_images_on_white(tmp_path):
+    # clear, half and full black; 51 / 255 of red
+    rgba = np.uint8([[[0, 0, 0, 0], [0, 0, 0, 128]], [[0, 0, 0, 255], [255, 0, 0, 51]]])
+    wanted = [[[255] * 3, [127] * 3], [[0] * 3, [255, 204, 204]]]
+    assert decoded(Image.fromarray(rgba), tmp_path / "rgba", "png") == wanted
+    grey = Image.fromarray(rgba).convert("LA")
+    (clear, half), (full, _) = decoded(grey, tmp_path / "la", "png")
+    assert [clear, half, full] == [[255] * 3, [127] * 3, [0] * 3]
+    palette = Image.new("P", (1, 1), 0)
+    palette.info["transparency"] = 0
+    assert decoded(palette, tmp_path / "p", "png") == [[[255] * 3]]
+
+
+def test_folder_refuses_images_beyond_pillow_s_limit(tmp_path, monkeypatch):
+    root = images(tmp_path, {"a": 5, "b": 5}, size=(20, 10))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    with pytest.raises(
+        UserError, match=r"^The image .*a/0\.png has more than 198 pixels, [^\n]*scale it[^\n]*\.$"
+    ):
+        data.load(f"folder:{root}")
+
+
 def test_folder_notices_a_new_image(tmp_path):
     root = images(tmp_path, {"a": 5, "b": 5})
     before = data.load(f"folder:{root}", None, 0, 0, image_size=8)
@@ -350,6 +407,13 @@ def test_a_set_unknown_to_tfds_gets_one_sentence(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(UserError, match="knows no set 'no_such_set'"):
         data.load("tfds:no_such_set", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist/nosuchconfig", "mnist:9.9.9", "mnist/no=such"])
+def test_a_configuration_or_version_unknown_to_tfds_gets_one_sentence(tmp_path, name):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(UserError, match=rf"version as in '{name}' [^\n]*correct it[^\n]*\.$"):
+        data.load(f"tfds:{name}", tmp_path)
 
 
 class FakeBuilder:

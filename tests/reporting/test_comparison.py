@@ -68,6 +68,33 @@ def test_differences_all_alike_decide_nothing():
     assert compare(frame, board, "m")["lead"].tolist() == ["undecided"]
 
 
+def test_differences_alike_but_for_rounding_decide_nothing():
+    """Per cent of 359 in float32: 300 mistakes more on either seed, and as many but for the last bit."""
+
+    def errors(*mistakes):
+        return np.float32(mistakes) / np.float32(359) * np.float32(100)
+
+    leader = errors(500, 700)
+    same = np.nextafter(leader, np.float32([0, 999]))
+    frame, board = results({"bp": leader, "dfa": errors(800, 1000), "ll": same})
+    shifted = (errors(800, 1000) - leader).astype(float)
+    assert stats.ttest_1samp(shifted, 0.0).pvalue < 1e-6  # what there is to be kept from
+    found = compare(frame, board, "m")
+    assert found["lead"].tolist() == ["undecided"] * 2 and found["p"].isna().all()
+    assert found["difference"].tolist() == [pytest.approx(30000 / 359, rel=1e-6), 0.0]
+    assert found["interval"].tolist() == [0.0, 0.0]
+    assert verdict(board, found) == "bp comes first, but its lead over dfa and ll is undecided."
+
+
+def test_a_small_but_true_spread_is_judged():
+    """One mistake of 10000 on one of three seeds is no rounding."""
+    frame, board = results({"bp": [50.0, 60.0, 70.0], "dfa": [51.0, 61.0, 71.01]})
+    expected = stats.ttest_rel([51.0, 61.0, 71.01], [50.0, 60.0, 70.0]).pvalue
+    found = compare(frame, board, "m")
+    assert found["p"].tolist() == pytest.approx([expected], rel=1e-6)
+    assert found["lead"].tolist() == ["real"]
+
+
 @pytest.mark.parametrize(("maximised", "lead"), [(False, "real"), (True, "reversed")])
 def test_the_direction_says_who_is_better(maximised, lead):
     frame, board = results({"bp": [0, 0, 0], "dfa": [1.0, 1.1, 1.2]})

@@ -208,6 +208,14 @@ def test_the_conclusion_has_a_second_table(project, monkeypatch, capsys):
     ]
 
 
+def test_brackets_in_a_rule_s_options_are_no_markup(project, capsys):
+    """[relu] would vanish, and [/x] end the sweep with a traceback."""
+    board = conclusion.reporting.leaderboard(project.path)
+    board["algorithm"] = ["mine:a=[relu],b=[/x],c=:x:"] * len(board)
+    conclusion._console().print(conclusion.table(board))
+    assert "mine:a=[relu],b=[/x],c=:x:" in capsys.readouterr().out
+
+
 def test_the_conclusion_of_one_objective_has_one_table(project, monkeypatch, capsys):
     assert "No other trial" not in concluded(project, ["val_error"], monkeypatch, capsys)
 

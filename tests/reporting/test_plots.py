@@ -178,8 +178,9 @@ def rates():
         ("dfa", 0.1, "a"): [math.inf, 1.0, math.nan],
     }  # fmt: skip
     rows = [
-        {"project": "p", "trial": f"{rule}{lr}{arch}", "execution": k, "finished": True,
-         "algorithm": rule, "lr": lr, "arch": arch, "val_error": error, "val_accuracy": -error}
+        {"project": "p", "trial": f"{rule}{lr}{arch}", "execution": k, "state": "completed",
+         "finished": True, "algorithm": rule, "lr": lr, "arch": arch, "val_error": error,
+         "val_accuracy": -error}
         for (rule, lr, arch), errors in values.items()
         for k, error in enumerate(errors)
     ]  # fmt: skip
@@ -219,6 +220,20 @@ def test_a_rule_that_always_diverges_has_no_learning_rate():
     assert list(lines(plot_learning_rates(frame))) == ["bp (n=3)"]
 
 
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_what_is_left_of_a_trial_that_is_not_completed_is_not_drawn(state):
+    """One seed of three has a result at 1.0: the other two diverged, or are still to come."""
+    frame = rates()
+    good = frame[frame["trial"] == "bp0.01a"].iloc[:1]
+    left = good.assign(trial="left", state=state, lr=1.0, val_error=0.5, seconds=1.0)
+    frame = pd.concat([frame.assign(seconds=2.0), left])
+    axes = plot_learning_rates(frame).axes[0]
+    assert 1.0 not in lines(axes.figure)["bp (n=3)"].lines[0].get_xdata()
+    assert [0.01, 3.0] in [line.get_xydata()[0].tolist() for line in axes.lines]
+    cloud = plot_costs(frame, cost="seconds").axes[0].lines[0]
+    assert sorted(cloud.get_xydata().tolist()) == [[2.0, 3.0], [2.0, 5.0], [2.0, 6.0]]
+
+
 @pytest.mark.parametrize(
     ("plot", "arguments", "message"),
     [
@@ -250,8 +265,9 @@ def costly(metric="val_error"):
     points = [("dfa", 0, 10, 9.0), ("dfa", 1, 20, 5.0), ("dfa", 2, 30, 6.0), ("dfa", 3, 40, 4.0),
               ("dfa", 4, 40, 8.0), ("bp", 5, math.nan, 1.0)]  # fmt: skip
     return pd.DataFrame(
-        {"project": "p", "trial": f"{trial}", "execution": k, "algorithm": rule, "finished": True,
-         "energy": cost + 2 * k, metric: value + (2 * k - 1) * 0.5}
+        {"project": "p", "trial": f"{trial}", "execution": k, "algorithm": rule,
+         "state": "completed", "finished": True, "energy": cost + 2 * k,
+         metric: value + (2 * k - 1) * 0.5}
         for rule, trial, cost, value in points for k in range(2)
     )  # fmt: skip
 
@@ -386,6 +402,25 @@ def test_alignment_of_weights_may_begin_with_the_second_block(looked_at):
     assert list(panels(figure)) == ["block 2"]
     low, high = panels(figure)["block 2"].get_ylim()
     assert -1 < low < -0.5 and 0 <= high < 0.1
+
+
+@pytest.mark.parametrize("metric", ["linear_probe", "other"])
+def test_a_view_of_what_is_no_cosine_holds_its_values(looked_at, metric):
+    """Probes have 5.5 to 17 % and the others their negatives; intervals of two reach far beyond."""
+    for block in (1, 2, 3):
+        looked_at[f"other/block_{block}"] = -looked_at[f"linear_probe/block_{block}"]
+    figure = plot_alignment(looked_at, metric)
+    ends = figure.axes[0].get_ylim()
+    assert sorted(map(abs, ends)) == pytest.approx([0, 1.05 * 17])
+    for panel in range(3):
+        for line in lines(figure, panel).values():
+            values = line.get_ydata()[:3]
+            assert ((ends[0] < values) & (values < ends[1])).all()
+
+
+def test_cosines_may_be_beyond_1_by_rounding(looked_at):
+    looked_at["bp_cosine/head"] = np.nextafter(1.0, 2.0)
+    assert plot_alignment(looked_at).axes[0].get_ylim()[1] == pytest.approx(1.05)
 
 
 def test_probes_are_drawn_over_depth_at_the_last_epoch(looked_at):

@@ -3,8 +3,10 @@
 import math
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
+from formula import hypermodel
 
 from bpfree.errors import UserError
 from bpfree.tuning import optimizers
@@ -25,6 +27,59 @@ def test_cosine_falls_to_zero(step):
     done = min(step / (EPOCHS * STEPS), 1)
     expected = LR * (1 + math.cos(math.pi * done)) / 2
     assert rate("cosine", step) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(("decay", "left"), [(0.0, 2.0), (0.5, 1.9)])
+def test_adamw_decays_by_what_was_asked_for(decay, left):
+    """Without a gradient Adam stands still; W − lr λ W = 2 − 0.1 · 0.5 · 2."""
+    weight = keras.Variable([2.0])
+    optimizer = optimizers.get("adamw", 0.1, "constant", EPOCHS, STEPS, decay)
+    optimizer.build([weight])
+    optimizer.apply([keras.ops.zeros(1)], [weight])
+    assert float(keras.ops.convert_to_numpy(weight)[0]) == pytest.approx(left)
+
+
+def test_weight_decay_is_adamw_s_own_and_the_others_gradient_s():
+    """A constant of AdamW's program, and a variable of the others'."""
+    found = {}
+    for name in ("adam", "adamw"):
+        model = hypermodel(algorithm=["bp"], lr=[0.1], optimizer=[name], weight_decay=[0.3, 0.2])
+        hp = keras_tuner.HyperParameters()
+        model.declare_hyperparameters(hp)
+        learner = model.build(hp)
+        programs = [model.program({**hp.values, "weight_decay": decay}) for decay in (0.3, 0.2)]
+        found[name] = (
+            learner.weight_decay,
+            learner.optimizer.weight_decay,
+            programs[0] == programs[1],
+        )
+    assert found == {"adam": (0.3, None, True), "adamw": (None, 0.3, False)}
+
+
+@pytest.mark.parametrize(("epochs", "per_block", "length"), [(9, 3, 3), (9, 0, 3), (11, 0, 5)])
+def test_a_part_s_schedule_ends_with_the_last_one(epochs, per_block, length):
+    """Two blocks and the head; eleven epochs are 3 + 3 + 5."""
+    given = {"algorithm": ["ll"], "arch": ["8-8"], "lr": [0.1], "batch_size": [3]}
+    given |= {
+        "schedule": ["sequential"],
+        "lr_schedule": ["cosine"],
+        "epochs_per_block": [per_block],
+    }
+    model = hypermodel(epochs, **given)  # on nine examples
+    hp = keras_tuner.HyperParameters()
+    model.declare_hyperparameters(hp)
+    config = model.build(hp).optimizer.get_config()
+    assert config["learning_rate"]["config"]["decay_steps"] == length * 3
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "multistep"])
+def test_a_longer_last_part_would_learn_at_a_rate_of_zero(schedule):
+    given = {"algorithm": ["ll"], "arch": ["8-8"], "lr": [0.1], "epochs_per_block": [2]}
+    given |= {"schedule": ["sequential"], "lr_schedule": ["constant", schedule]}
+    with pytest.raises(UserError, match=f"a {schedule} schedule .* give 6 epochs, or a constant"):
+        hypermodel(9, **given)
+    hypermodel(6, **given)
+    hypermodel(9, **{**given, "lr_schedule": ["constant", "multistep:1-2"]})
 
 
 @pytest.mark.parametrize(

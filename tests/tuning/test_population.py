@@ -421,6 +421,8 @@ def test_tensorflow_says_once_that_it_trains_one_by_one(data, tmp_path, capsys):
     tuner = search(tmp_path / "p", data, given, 1, "auto", verbose=1, executions_per_trial=1)
     assert [trial.state for trial in tuner.experiment.trials()] == ["completed"] * 2
     assert capsys.readouterr().out.count("one by one") == 1
+    search(tmp_path / "p", data, given, 1, "auto", verbose=1, executions_per_trial=1)
+    assert "one by one" not in capsys.readouterr().out  # nor after a renewal
 
 
 @pytest.mark.parametrize("population", ["on", 0, -1])

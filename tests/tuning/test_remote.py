@@ -3,6 +3,7 @@
 import json
 import pickle
 import threading
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -11,7 +12,7 @@ from measured import MEASURED
 
 import bpfree
 from bpfree.errors import UserError
-from bpfree.tuning import GridSearch, Hyperband, crew, remote, space
+from bpfree.tuning import GridSearch, Hyperband, crew, populations, remote, sharing, space
 from bpfree.tuning.execution import Regime, ended
 from bpfree.tuning.hypermodel import HyperModel
 from bpfree.tuning.populations import groups
@@ -282,10 +283,12 @@ def test_what_workers_tell_is_passed_on_and_no_note_twice(tmp_path):
     class Shown(Silence):
         note = staticmethod(shown.append)
 
-    told = crew._Told(Shown(), lambda trial, row: heard.append(row))
+    noted = set()
+    told = crew._Told(Shown(), lambda trial, row: heard.append(row), noted)
     ledger = remote.Ledger([trial], told)
     ledger.take([("note", "slow"), ("began", trial.id, None), ("note", "slow")])
     ledger.take([("row", trial.id, 0, {"epoch": 1, "loss": 0.5})])
+    crew._Told(Shown(), print, noted).note("slow")  # in the next wave
     assert shown == ["slow"] and heard == [{}, {"epoch": 1, "loss": 0.5}]
 
 
@@ -294,6 +297,33 @@ def test_trials_that_cannot_train_together_are_apart(data, tmp_path):
     workers = Here()
     search(tmp_path / "p", data, workers, lr=(0.01, 0.001), population="off")
     assert workers.units == [[0], [1]]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("population", "units"), [("auto", [5]), (4, [2, 2, 1]), (3, [1] * 5), (1, [1] * 5)]
+)
+def test_a_worker_gets_no_more_than_a_population_takes(population, units, monkeypatch):
+    """Trials of two executions, all of one program: a bound of four makes work for three workers."""
+    monkeypatch.setattr(populations, "AVAILABLE", True)
+    tuner = SimpleNamespace(
+        population=population,
+        executions_per_trial=2,
+        program=lambda values: "the same",
+        hypermodel=SimpleNamespace(program=None),
+        regime=Regime(1, None),
+    )
+    found = groups(tuner, {index: {} for index in range(10, 15)})
+    assert [len(unit) for unit in found] == units
+    assert [index for unit in found for index in unit] == [*range(10, 15)]
+
+
+@pytest.mark.once
+def test_workers_share_a_gpu():
+    """Each plans its populations by what JAX says that it may take."""
+    on_demand = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    assert sharing.environment(0.0) == sharing.environment(1.0) == on_demand
+    assert sharing.environment(0.25) == {**on_demand, "XLA_CLIENT_MEM_FRACTION": "0.225"}
 
 
 def test_the_first_of_equals_keeps_its_weights(tmp_path):

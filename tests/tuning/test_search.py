@@ -12,7 +12,7 @@ from formula import DATA, hypermodel, trained
 from measured import MEASURED
 
 import bpfree
-from bpfree.errors import UserError
+from bpfree.errors import DiskError, UserError
 from bpfree.tuning import GridSearch, space
 from bpfree.tuning.hypermodel import HyperModel
 
@@ -324,6 +324,34 @@ def test_an_objective_that_is_not_logged_is_one_sentence(data, tmp_path):
         made.search(data, epochs=1)
     (record,) = trial_records(tmp_path / "p")
     assert record["failure"] is None
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), DiskError("full")])
+def test_a_trial_does_not_die_of_what_it_was_stopped_for(stop, tmp_path):
+    """Before its first epoch's end, again and again: by a queue's TERM, or on a disk that stays full."""
+    full = [True]
+
+    def course(values, epoch):
+        if full[0]:
+            raise stop
+        return values["lr"]
+
+    def search():
+        kind = trained(GridSearch, course)
+        model = hypermodel(EPOCHS, algorithm=["bp"], lr=[0.1])
+        tuner = kind(model, "val_loss", tmp_path, "p", EXECUTIONS, verbose=0)
+        tuner.search(DATA, epochs=EPOCHS)
+
+    for _ in range(6):
+        with pytest.raises(type(stop)):
+            search()
+    (record,) = trial_records(tmp_path / "p")
+    assert (record["state"], record["attempts"]) == ("running", 6)
+    full[0] = False
+    search()
+    (record,) = trial_records(tmp_path / "p")
+    assert (record["state"], record["deaths"], record["score"]) == ("completed", 0, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,17 @@ def test_memory_is_looked_after_between_any_two_trials(kind, tmp_path):
     assert len(looked) == 6 - 1
 
 
+@pytest.mark.parametrize(
+    ("most", "random"),
+    # bp has lr and arch to vary, dfa bw_init as well: three of each are 9 for either, if that leaves half.
+    [(100, 9), (36, 9), (35, 8), (12, 3), (3, 1), (1, 1)],
+)
+def test_half_of_the_trials_at_least_are_chosen_by_outcomes(most, random):
+    space = keras_tuner.HyperParameters()
+    model().declare_hyperparameters(space)
+    assert bayesian.initial_points(space, most) == random
+
+
 def test_it_is_the_largest_objective_that_is_looked_for(tmp_path):
     options = {"max_trials": 14, "num_initial_points": 6, "objective": "val_accuracy"}
     built = hypermodel(algorithm=["bp"], lr=[10 ** (-1 - n / 40) for n in range(200)])

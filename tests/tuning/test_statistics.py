@@ -74,6 +74,19 @@ def test_p_values_without_spread():
     assert summary([0.0, 0.0]).p_value == 1.0
 
 
+def test_paired_differences_that_are_rounding_are_none():
+    thirds = [third / 3 for third in (1, 2, 4, 5)]
+    rounded = [float(np.float32(third)) for third in thirds]
+    same = paired_difference(rounded, thirds)
+    assert (same.mean, same.std, same.half_width, same.p_value, same.n) == (0, 0, 0, 1, 4)
+    shifted = paired_difference([value + 2 for value in rounded], thirds)
+    assert shifted.mean == pytest.approx(2, abs=1e-6)
+    assert (shifted.std, shifted.half_width) == (0, 0)
+    small = [value * (1 + 1e-5 * k) for k, value in enumerate(thirds)]
+    oracle = scipy.stats.ttest_rel(small, thirds)
+    assert paired_difference(small, thirds).p_value == pytest.approx(oracle.pvalue, rel=1e-6)
+
+
 def test_paired_differences_need_pairs():
     with pytest.raises(UserError, match="received 5 and 2"):
         paired_difference(VALUES, [1.0, 2.0])

@@ -23,7 +23,7 @@ from tensorboard.util import tensor_util
 
 import bpfree
 from bpfree.analysis import trackers
-from bpfree.tuning import GridSearch, population, space
+from bpfree.tuning import GridSearch, Hyperband, population, space
 from bpfree.tuning.hypermodel import HyperModel
 from bpfree.tuning.tensorboard import Log, TensorBoard
 
@@ -44,12 +44,12 @@ STATUSES = [
 ]
 
 
-def made(folder, given, **options):
+def made(folder, given, kind=GridSearch, **options):
     data = bpfree.data.load("digits", examples_frac=0.1, seed=0)
     choices = space.choices({**GIVEN, **given}, "classification", "val_loss")
     model = HyperModel(data.input_shape, 10, choices, EPOCHS, len(data.x_train), use_xla=False)
     options = {"executions_per_trial": EXECUTIONS, "verbose": 0, **options}
-    return GridSearch(model, directory=folder, project_name="p", **options), data
+    return kind(model, directory=folder, project_name="p", **options), data
 
 
 def search(folder, given=(), before=(), after=(), histogram_freq=EVERY, **options):
@@ -233,6 +233,52 @@ def test_what_fails_is_a_failure(tmp_path):
     _, (group,) = dashboard(found.path)
     assert group.sessions[0].status == api_pb2.STATUS_FAILURE
     assert all(session.status == api_pb2.STATUS_FAILURE for session in group.sessions)
+
+
+FIVE = {"algorithm": ["dfa"], "lr": [0.0001, 0.001, 0.003, 0.01, 0.03]}
+"""Of these Hyperband tries three for an epoch and the best for three, and the others for three at once."""
+
+
+def halved(folder, before):
+    """The trials of a Hyperband search, with the statuses of their sessions."""
+    found = search(folder, FIVE, before, kind=Hyperband, executions_per_trial=1, histogram_freq=0)
+    _, groups = dashboard(found.path)
+    shown = {group.name[:4]: group.sessions[0].status for group in groups}
+    trials = found.tuner.experiment.trials()
+    return [(trial, shown[f"{trial.index:04d}"]) for trial in trials]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("before", "end"), [([], api_pb2.STATUS_SUCCESS), ([Diverging()], api_pb2.STATUS_FAILURE)]
+)
+def test_a_pause_is_not_the_end_of_a_session(tmp_path, before, end):
+    found = halved(tmp_path, before)
+    lengths = [len(trial.execution(0).history()) for trial, _ in found]
+    assert lengths.count(1) == 2 and lengths[3:] == [2 if before else EPOCHS] * 2
+    for length, (_, status) in zip(lengths, found, strict=True):
+        assert status == (api_pb2.STATUS_UNKNOWN if length == 1 else end)
+
+
+class Stopping(keras.callbacks.Callback):
+    """Stops every other execution after its first epoch."""
+
+    reads_weights, shared = False, True
+    begun = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.begun += epoch == 0
+        if epoch == 0 and self.begun % 2:
+            self.model.stop_training = True
+
+
+def test_what_is_stopped_where_it_would_pause_has_come_to_its_end(tmp_path):
+    for trial, status in halved(tmp_path, [Stopping()]):
+        epochs = len(trial.execution(0).history())
+        stopped = trial.index % 2 == 0
+        assert epochs == 1 or not stopped
+        over = stopped or epochs == EPOCHS
+        assert status == (api_pb2.STATUS_SUCCESS if over else api_pb2.STATUS_UNKNOWN)
 
 
 class Killing(keras.callbacks.Callback):
