@@ -3,11 +3,11 @@
 #
 #   ./train.bash <experiment_dir> [flags of tune.py]
 #
-# Exit codes: 0 completed; 2 a mistake in the command; 3 no trial succeeded; 129, 130, 143 stopped by HUP, INT, TERM;
+# Exit codes: 0 completed; 2 a mistake in the command, or a full disk; 3 no trial succeeded; 129, 130, 143 stopped by HUP, INT, TERM;
 # otherwise that of the last crash, after five in a row without a new record on disk.
 # Environment: PYTHON (used where no .venv lies beside this file); in seconds, BPFREE_RESTART_PAUSE before a restart,
 # BPFREE_STOP_GRACE before a signal is followed by kill -9, and BPFREE_STALL: a tune.py that records nothing for so long,
-# which should be longer than any epoch, is taken to hang and killed; if unset, never.
+# which should be longer than loading, compiling and several epochs, is taken to hang and killed; if unset, never.
 set -u
 
 max_crashes=5
@@ -144,15 +144,11 @@ drop_reset() {
   restart_flags+=(${last[@]+"${last[@]}"})
 }
 
-# Whether the last start, before which the status was written, has begun a sweep: it writes experiment.json when all that
-# was to be wiped is gone, and before any record.
-has_begun() {
-  local file
-  for file in "$experiment_dir"/*/experiment.json; do
-    [[ $file -nt $status_file ]] && return
-  done
-  return 1
-}
+experiments() { cksum "$experiment_dir"/*/experiment.json 2>/dev/null; }
+
+# Whether the last start has begun a sweep: it writes an experiment.json, which has its time in it, when all that was to be
+# wiped is gone, and before any record.
+has_begun() { experiments | grep -qvxF -e "$experiments_before"; }
 
 # Sets created: the directories that had to be made, deepest first.
 make_directory() {
@@ -219,13 +215,17 @@ drop_reset ${flags[@]+"${flags[@]}"}
 next_flags=(${flags[@]+"${flags[@]}"})
 while :; do
   status running
+  experiments_before=$(experiments)
   tune ${next_flags[@]+"${next_flags[@]}"}
   code=$?
   leave_off
   case $code in
     0) end completed 0 ;;
     # A full disk, hours later, is no refused command.
-    2) if ((crashes)) || (($(count_records) != records_before)); then end failed 2; else end_as_found; fi ;;
+    2)
+      if ((crashes)) || has_begun || (($(count_records) != records_before)); then end failed 2; fi
+      end_as_found
+      ;;
     3) end failed 3 ;;
     129 | 130 | 143) end interrupted "$code" ;;
   esac

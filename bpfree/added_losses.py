@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from bpfree.autodiff import isolated
-from bpfree.network import BlockNetwork
+from bpfree.network import BlockNetwork, within
 from bpfree.precision import full
 
 
@@ -34,7 +34,7 @@ def added(network: BlockNetwork, x, training: Sequence[bool], cut: bool):
 
 def adds(network: BlockNetwork, shape: Sequence[int]) -> bool:
     """Whether a layer adds to the loss: tried on an example of zeros, unless all are known not to."""
-    if all(map(_known_to_add_nothing, _within(network))):
+    if all(map(_known_to_add_nothing, within(network))):
         return False
     x = ops.zeros((1, *shape))
     with isolated(network.variables, collect_losses=True) as scope:
@@ -45,13 +45,3 @@ def adds(network: BlockNetwork, shape: Sequence[int]) -> bool:
 def _known_to_add_nothing(layer: keras.layers.Layer) -> bool:
     ours = type(layer).__module__.partition(".")[0] in ("keras", "bpfree")
     return ours and getattr(layer, "activity_regularizer", None) is None
-
-
-def _within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """A layer and all layers in it, however deep."""
-    yield layer
-    for value in vars(layer).values():
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        for part in parts:
-            if isinstance(part, keras.layers.Layer):
-                yield from _within(part)

@@ -6,6 +6,8 @@ import math
 
 from keras import ops
 
+from bpfree.precision import width
+
 
 def nhsic(x, z, sigma: float = 5.0, epsilon: float = 1e-5):
     """nHSIC(X; Z) = tr(R_X R_Z),  R = K̃ (K̃ + ε m I)⁻¹,  K̃ = H K H,  H = I − 11ᵀ/m.
@@ -22,7 +24,7 @@ def nhsic(x, z, sigma: float = 5.0, epsilon: float = 1e-5):
         epsilon: ε > 0.
 
     Returns:
-        A float32 scalar.
+        A scalar, float32 or as `bpfree.precision.width` says.
 
     Source: Ma, Lewis & Kleijn 2020, https://arxiv.org/abs/1908.01580, with the kernel of
     Sakamoto & Sato 2024, https://arxiv.org/abs/2402.09050.
@@ -40,7 +42,7 @@ def nhsic_of_kernels(kernel_x, kernel_z, epsilon: float = 1e-5):
     """nHSIC of two views whose kernel matrices are given, centred or not.
 
     Args:
-        kernel_x, kernel_z: symmetric and positive semidefinite, shape (m, m), float32.
+        kernel_x, kernel_z: symmetric and positive semidefinite, shape (m, m).
         epsilon: ε > 0.
     """
     return ops.sum(regularised(kernel_x, epsilon) * regularised(kernel_z, epsilon))
@@ -59,10 +61,11 @@ def linear_kernel(x):
 
 def regularised(kernel, epsilon: float = 1e-5):
     """R = K̃ (K̃ + ε m I)⁻¹ of a kernel matrix (m, m), by Cholesky's factors."""
+    kernel = ops.cast(kernel, width())
     m = ops.shape(kernel)[0]
     rows = ops.mean(kernel, axis=0)
     centred = kernel - rows[:, None] - rows[None, :] + ops.mean(rows)
-    factor = ops.cholesky(centred + epsilon * ops.cast(m, "float32") * ops.eye(m))
+    factor = ops.cholesky(centred + epsilon * ops.cast(m, width()) * ops.eye(m, dtype=width()))
     half = ops.solve_triangular(factor, centred, lower=True)
     return ops.solve_triangular(ops.transpose(factor), half, lower=False)
 
@@ -78,5 +81,5 @@ def _gaussian_less_one(x, sigma: float):
 
 
 def _flat(x):
-    x = ops.cast(x, "float32")
+    x = ops.cast(x, width())
     return ops.reshape(x, (-1, math.prod(x.shape[1:])))

@@ -14,7 +14,7 @@ from bpfree import schedule as schedules
 from bpfree.errors import UserError
 from bpfree.gradients import GradientFunctions
 from bpfree.metrics import of_scores
-from bpfree.network import BlockNetwork, layers_of
+from bpfree.network import BlockNetwork, kernels, layers_of
 from bpfree.precision import full, width
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
@@ -332,8 +332,7 @@ class Learner(keras.Model):
         own = [(v, v.regularizer) for v in self.trainable_variables if v.regularizer is not None]
         terms = [full(regularizer(variable)) for variable, regularizer in own]
         if self.weight_decay is not None:
-            kernels = [v for v in self.trainable_variables if v.name == "kernel"]
-            terms.append(self.decay / 2 * sum(ops.sum(ops.square(kernel)) for kernel in kernels))
+            terms.append(self.decay / 2 * sum(ops.sum(ops.square(v)) for v in kernels(self)))
         penalty = self.rule.penalty(self.network)
         terms += [] if penalty is None else [penalty]
         return sum(terms) if terms else None

@@ -43,7 +43,7 @@ def metrics(problem_type: str) -> list:
 
 
 def of_scores(identifier: Any, outputs: int | None) -> Any:
-    """A metric as one of scores (logits), where it is one of Keras's or has a `from_logits` that says how.
+    """A metric as one of scores (logits), where it is a cross entropy or has a `from_logits` that says how.
 
     Args:
         identifier: what Keras's compile takes in its list of metrics.

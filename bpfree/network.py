@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from bpfree.errors import UserError
@@ -13,6 +14,13 @@ from bpfree.layers.dropout import Dropout
 _ACTIVATION_LAYERS = tuple(
     getattr(keras.layers, name) for name in ("Activation", "ReLU", "LeakyReLU", "ELU")
 )
+_NAMES = {
+    keras.layers.Softmax: "softmax",
+    keras.layers.ReLU: "relu",
+    keras.layers.LeakyReLU: "leaky_relu",
+    keras.layers.ELU: "elu",
+    keras.layers.PReLU: "prelu",
+}
 _OUTPUT_ACTIVATIONS = {"softmax", "sigmoid"}
 
 
@@ -30,6 +38,9 @@ class BlockNetwork(keras.Model):
         activation: the hidden activation's name, or None if unknown; rules check it.
         fw_init: the forward initialiser's name, or None if unknown; `aligned` asks the rule to set
             the forward weights from its feedback.
+
+    Raises:
+        UserError: if a Keras mask may leave a block, see `_check_masks`.
     """
 
     def __init__(
@@ -43,6 +54,7 @@ class BlockNetwork(keras.Model):
     ):
         super().__init__(**kwargs)
         self.blocks = list(blocks)
+        _check_masks(self.blocks)
         self.head = head
         self.problem_type = problem_type
         self.activation = activation
@@ -121,17 +133,23 @@ class BlockNetwork(keras.Model):
     def from_sequential(cls, model: keras.Sequential, **kwargs) -> BlockNetwork:
         """A user's own `keras.Sequential` as a BlockNetwork, sharing its layers and weights.
 
-        It is cut before every layer that owns a kernel; what stands in front of the first such layer
-        belongs to the first block, and the last such layer begins the head. A softmax or sigmoid at
-        the end is taken off, since outputs are logits here.
+        It is cut before every layer that owns a kernel, itself or in a layer within; what stands in
+        front of the first such layer belongs to the first block, and the last such layer begins the
+        head. A Sequential within the model counts as its layers; any other composite layer is never cut
+        inside. A weight matrix that a layer of your own creates is known once the model is built.
+
+        A softmax or sigmoid at the end is taken off, since outputs are logits here. Where it is built
+        into the last layer, as in `Dense(10, activation="softmax")`, the head is a linear copy of that
+        layer: training it leaves the model's last layer as it was.
 
         Args:
             model: a Sequential with at least two layers that own a kernel.
             **kwargs: `problem_type` and what else the constructor takes.
 
         Raises:
-            UserError: if there are fewer than two such layers, or the output has an activation other
-                than linear, softmax or sigmoid.
+            UserError: if there are fewer than two such layers, the output has an activation other than
+                linear, softmax or sigmoid, or one inside a functional model or wrapper, or a Keras mask
+                may leave a block.
         """
         if not isinstance(model, keras.Sequential):
             raise UserError(
@@ -211,7 +229,7 @@ def around_activation(block: keras.layers.Layer) -> tuple[list, list, list]:
     for index, layer in enumerate(layers):
         if is_activation(layer):
             return layers[:index], [layer], layers[index + 1 :]
-        if _owns_kernel(layer) and _activation_name(layer) not in (None, "linear"):
+        if _has_kernel(layer) and _activation_name(layer) not in (None, "linear"):
             raise UserError(
                 f"The rule needs pre-activations, and {layer.name!r} has {_activation_name(layer)!r} "
                 "built in: add a keras.layers.Activation after it instead."
@@ -227,6 +245,20 @@ def is_activation(layer: keras.layers.Layer) -> bool:
 def is_dropout(layer: keras.layers.Layer) -> bool:
     """Whether the layer only drops values in training."""
     return isinstance(layer, (Dropout, keras.layers.Dropout))
+
+
+def kernels(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The trainable weight matrices in a layer: Keras's `kernel`, `recurrent_kernel`, and the like."""
+    return [v for v in layer.trainable_variables if v.name.endswith("kernel")]
+
+
+def within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """A layer and all layers in it, however deep."""
+    yield layer
+    for value in vars(layer).values():
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, keras.layers.Layer):
+                yield from within(part)
 
 
 def run(layers: Iterable[keras.layers.Layer], x, training: bool = False, dtype: str | None = None):
@@ -259,8 +291,56 @@ def _build(layer, shape):
 
 
 def _owns_kernel(layer) -> bool:
-    """Whether the layer trains a weight matrix; asked before building, when no kernel exists yet."""
-    return hasattr(layer, "kernel_initializer") or hasattr(layer, "depthwise_initializer")
+    """Whether the layer or one within it trains a weight matrix."""
+    return any(map(_has_kernel, within(layer)))
+
+
+def _has_kernel(layer) -> bool:
+    """Whether the layer itself trains a weight matrix; embeddings are none."""
+    # Keras's own are asked before building, when no kernel exists yet.
+    if hasattr(layer, "kernel_initializer") or hasattr(layer, "depthwise_initializer"):
+        return True
+    if type(layer).__module__.partition(".")[0] in ("keras", "bpfree"):
+        return False
+    inner = {id(v) for part in within(layer) if part is not layer for v in part.weights}
+    own = [v for v in layer.trainable_weights if id(v) not in inner]
+    return any(len(v.shape) >= 2 and v.name != "embeddings" for v in own)
+
+
+def _expanded(model: keras.Sequential) -> list:
+    """The layers of a Sequential, and of those within it."""
+    nested = (_expanded(la) if isinstance(la, keras.Sequential) else [la] for la in model.layers)
+    return [layer for part in nested for layer in part]
+
+
+def _check_masks(blocks) -> None:
+    """Raises a UserError if a Keras mask may leave a block: a cut between blocks would lose it."""
+    for block in blocks:
+        if _leaves_mask(block, None) is not None:
+            raise UserError(
+                f"Keras masks do not pass the cut between blocks, and one may leave block {block.name!r}: "
+                "end the masking within the block (return_sequences=False), or do without mask_zero "
+                "and Masking."
+            )
+
+
+def _leaves_mask(layer, mask):
+    """A mask if the layer's output may have one, else None; `mask` is that of its input, or None."""
+    if isinstance(layer, keras.Sequential):
+        for part in layer.layers:
+            mask = _leaves_mask(part, mask)
+        return mask
+    some = np.ones((1, 1), bool)
+    if layer.supports_masking:
+        found = layer.compute_mask(np.ones((1, 1), "float32"), mask)
+        return None if found is None else some
+    # What layers within put on a tensor stays there, whatever the layer around them supports.
+    inner = [part for part in within(layer) if part is not layer]
+    makes = (
+        isinstance(part, keras.layers.Masking) or getattr(part, "mask_zero", False)
+        for part in inner
+    )
+    return some if inner and (mask is not None or any(makes)) else None
 
 
 def _segments(layers) -> list[list]:
@@ -274,28 +354,36 @@ def _segments(layers) -> list[list]:
 
 
 def _activation_name(layer) -> str | None:
-    if isinstance(layer, keras.layers.Softmax):
-        return "softmax"
-    function = getattr(layer, "activation", None)
+    """The activation that ends a layer; of one that wraps another, or a model, that of its last."""
+    for kind, name in _NAMES.items():
+        if isinstance(layer, kind):
+            return name
+    last = getattr(layer, "layer", getattr(layer, "forward_layer", None))
+    last = layer.operations[-1] if hasattr(layer, "operations") else last  # of a functional model
+    function = getattr(layer, "activation", last)
+    if isinstance(function, keras.layers.Layer):
+        return _activation_name(function)
     return getattr(function, "__name__", None)
 
 
 def _without_output_activation(model) -> list:
-    """The model's layers with a final softmax or sigmoid taken off."""
-    *layers, last = model.layers
+    """The model's layers, expanded, with a final softmax or sigmoid taken off."""
+    *layers, last = _expanded(model)
     name = _activation_name(last)
     if name in (None, "linear"):
         return [*layers, last]
-    if name not in _OUTPUT_ACTIVATIONS:
+    alone = isinstance(last, (keras.layers.Activation, keras.layers.Softmax))
+    if name not in _OUTPUT_ACTIVATIONS or not (alone or _has_kernel(last)):
         raise UserError(
-            f"The output layer must be linear (a final softmax or sigmoid is taken off), "
-            f"received activation {name!r} in {last.name!r}: move it into the loss."
+            f"The output layer must be linear (a final softmax or sigmoid is taken off, but not from "
+            f"inside a composite layer), received activation {name!r} in {last.name!r}: move it into the "
+            "loss."
         )
-    if not _owns_kernel(last):
+    if alone:
         return layers
     linear = type(last).from_config({**last.get_config(), "activation": "linear"})
     if last.built:
-        linear.build(last.input.shape)
+        linear.build_from_config(last.get_build_config())
         linear.set_weights(last.get_weights())
     return [*layers, linear]
 

@@ -5,10 +5,12 @@
         --examples_frac 0.1 --reg_rate 0 --num_epochs 20 --executions_per_trial 3 --use_xla=false \\
         --data_dir …
 
-The recipe of Nøkland & Eidnes 2019: Adam at 5e-4, divided by 10 after half and three quarters of the
-epochs, batch 128, dropout 0.2, batch normalisation (with the momentum that PyTorch calls 0.1), flips
-and crops; the epoch with the least validation error (a tenth of the training images) is tested. Resumes
-where it was if run again; flags that are not named below go on to tune.py.
+From the recipe of Nøkland & Eidnes 2019: Adam at 5e-4, batch 128, dropout 0.2, batch normalisation
+(with the momentum that PyTorch calls 0.1), flips and crops. Not theirs: the learning rate is divided by
+10 after half and three quarters of the epochs (theirs is multiplied by 0.25 after 200, 300, 350 and 375
+of 400), dropout is of single values (theirs of whole channels), and ReLU is the activation for predsim,
+too (theirs LeakyReLU(0.01)). The epoch with the least validation error (a tenth of the training images)
+is tested. Resumes where it was if run again; flags that are not named below go on to tune.py.
 """
 
 from __future__ import annotations

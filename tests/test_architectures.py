@@ -162,3 +162,70 @@ def test_refusals(options, message):
 def test_names_that_are_shown_are_understood():
     shown = [name for name in architectures.names() if name[0].isdigit()]
     assert [widths(name) for name in shown] == [[500], [500, 1000, 500], [500] * 5]
+
+
+@pytest.mark.parametrize("pool", ["", ":pool=last"])
+@pytest.mark.parametrize(
+    "convolutions, size",
+    [
+        ("CONV_4_8_1_0", (8, 8)),  # one pixel, which the pool empties
+        ("CONV_4_8_1_0", (8, 30)),
+        ("CONV_4_3_1_1_CONV_4_4_1_0", (8, 8)),
+        ("CONV_4_8_1_0_CONV_4_1_1_1", (8, 8)),  # padded only after the pool
+    ],
+)
+def test_a_pool_never_empties_a_map(convolutions, size, pool):
+    for last in ("FC_10", "FC_5_FC_10"):
+        with pytest.raises(UserError, match=f"of 8 by {size[1]} pixels are too small") as caught:
+            architectures.get(f"{convolutions}_{last}{pool}", (*size, 1), 10)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pool", ["", ":pool=last"])
+@pytest.mark.parametrize("convolutions", ["CONV_4_7_1_0", "CONV_4_3_1_1_CONV_4_3_1_0"])
+def test_a_pool_may_leave_one_pixel(convolutions, pool):
+    network = architectures.get(f"{convolutions}_FC_10{pool}", (8, 9, 1), 10)
+    assert network.compute_output_shape((None, 8, 9, 1)) == (None, 10)
+    assert network.head.layers[-1].kernel.shape == (4, 10)
+
+
+VIT = "vit:patch=4,width=8,depth=2,heads=2"
+
+
+def test_a_vit_without_biases_has_none_but_those_of_its_normalisation():
+    network = architectures.get(VIT, (8, 8, 1), 3, use_bias=False, seed=0)
+    block = 4 * 8 * 8 + 2 * 8 * 32 + 2 * 16  # attention, perceptron, two normalisations
+    first, last = 16 * 8 + 4 * 8, 16 + 8 * 3  # patches and positions; normalisation and head
+    assert network.count_params() == first + 2 * block + last
+
+
+def test_a_vit_s_attention_starts_as_all_its_kernels_do():
+    kernels = [
+        v for v in architectures.get(VIT, (8, 8, 1), 3, seed=0).variables if v.shape == (8, 8)
+    ]
+    assert len(kernels) == 8
+    for kernel in toy.values(kernels):
+        np.testing.assert_allclose(kernel.T @ kernel, np.eye(8), atol=1e-6)
+    for index, kernel in enumerate(toy.values(kernels)):
+        assert not any(np.allclose(kernel, k) for k in toy.values(kernels)[:index])
+    network = architectures.get(VIT, (8, 8, 1), 3, fw_init="zeros")
+    assert not any(np.any(v) for v in toy.values(network.variables) if v.shape == (8, 8))
+
+
+def test_a_vit_refuses_batch_normalisation():
+    with pytest.raises(UserError, match="layer normalisation .* --nobatch_norm") as caught:
+        architectures.get(VIT, (8, 8, 1), 3, batch_norm=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arch", ["CONV_4_3_1_1_FC_3", "vgg6b:width=0.03", "resnet18:width=0.04", VIT]
+)
+def test_images_with_channels_first_are_refused(arch):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UserError, match="set it to channels_last") as caught:
+            architectures.get(arch, (16, 16, 2), 3)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert "\n" not in str(caught.value)

@@ -391,3 +391,52 @@ def test_samples_are_what_the_next_step_learns_from():
     np.testing.assert_array_equal(samples["negatives"][:, 3:], x[:, 3:])
     learnt = subject.rule.wrong_labels(None, y)
     np.testing.assert_array_equal(np.array(learnt), wrong)
+
+
+@pytest.mark.once  # JAX has float64 only where it is told to at its start
+@pytest.mark.parametrize("setting", ["set_floatx", "set_dtype_policy"])
+@pytest.mark.parametrize("method", ["top-left", "append", "subtract", "mixture", "2channel"])
+@pytest.mark.parametrize("prototype", ["average", "fixed-example"])
+def test_embeddings_in_double_precision(method, prototype, setting):
+    """Classes of one example each, which then stands for its class; to the digits of float64."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 2, 1))
+    y = np.eye(3)[[2, 0, 1]]
+    getattr(keras.config, setting)("float64")
+    try:
+        layer = LabelEmbedding((2, 2, 1), 3, method, prototype=prototype)
+        layer.build()
+        layer.observe(x, keras.ops.convert_to_tensor(y))
+        single = keras.ops.cast(y, "float32")  # as the neutral labels may be
+        found = [np.array(layer(x, labels)) for labels in (keras.ops.convert_to_tensor(y), single)]
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    flat = x.reshape(3, 4)
+    expected = {
+        "top-left": np.concatenate([y, flat[:, 3:]], axis=1).reshape(x.shape),
+        "append": np.concatenate([flat, y], axis=1),
+        "subtract": np.zeros(x.shape),
+        "mixture": x,
+        "2channel": np.concatenate([x, x], axis=-1),
+    }[method]
+    for value in found:
+        np.testing.assert_allclose(value, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("embed", ["subtract", "mixture", "2channel"])
+def test_embedded_labels_are_learned_from_in_double_precision(embed):
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        rule = bpfree.rules.get(f"ff:embed={embed}", seed=0)
+        network = bpfree.architectures.get("5", rule.input_shape((2, 2, 1), 3), 3, seed=0)
+        subject = bpfree.Learner(network, rule, seed=0)
+        subject.compile("sgd", loss="categorical_crossentropy")
+        subject.build((None, 2, 2, 1))
+        x = np.random.default_rng(0).normal(size=(6, 2, 2, 1))
+        found = toy.values(subject.gradients(x, np.eye(3)[[0, 1, 2, 2, 1, 0]]))
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert all(g.dtype == "float64" and np.isfinite(g).all() for g in found)

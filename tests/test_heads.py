@@ -64,6 +64,31 @@ def test_tokens_are_maps_of_width_one():
 
 
 @pytest.mark.parametrize(
+    "shape, features, window",
+    [
+        ((1, 100, 64), 2048, (1, 4)),  # 25 · 64 = 1600
+        ((100, 1, 64), 2048, (4, 1)),
+        ((2, 64, 8), 64, (2, 8)),
+        ((64, 2, 8), 8, (64, 2)),
+    ],
+)
+def test_a_window_grows_no_further_than_its_side(shape, features, window):
+    """So that no zeros from outside the map are in its means."""
+    layers = keras.Sequential(pooling((None, *shape), features))
+    maps = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    (a, b), (h, w, c) = window, shape
+    expected = maps.reshape(2, h // a, a, w // b, b, c).mean(axis=(2, 4)).reshape(2, -1)
+    assert expected.shape[1] <= features
+    np.testing.assert_allclose(layers(maps), expected, rtol=0, atol=1e-6)
+
+
+def test_means_of_tokens_are_means_however_few_are_asked_for():
+    layers = keras.Sequential(pooling((None, 16, 4), 4))
+    tokens = np.random.default_rng(0).normal(size=(2, 16, 4)).astype("float32")
+    np.testing.assert_allclose(layers(tokens), tokens.mean(axis=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     "kind, shape, output",
     [
         ("linear", (None, 7), (None, 3)),
@@ -133,6 +158,23 @@ def test_contrastive_loss():
     targets, shares = np.eye(3, dtype="float32")[labels], np.full(8, 1 / 8, "float32")
     found = local_losses.contrastive(features, targets, shares, 0.1, 0.07)
     np.testing.assert_allclose(found, supcon(features, labels, 0.1, 0.07), rtol=1e-4)
+
+
+@pytest.mark.once  # JAX has float64 only where it is told to at its start
+@pytest.mark.parametrize("setting", ["set_floatx", "set_dtype_policy"])
+def test_contrastive_loss_in_double_precision(setting):
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(8, 5)), np.array([0, 1, 2, 1] * 2)
+    getattr(keras.config, setting)("float64")
+    try:
+        found = local_losses.contrastive(
+            *map(keras.ops.convert_to_tensor, (features, np.eye(3)[labels], np.full(8, 1 / 8))),
+            *(0.1, 0.07),
+        )
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(found, supcon(features, labels, 0.1, 0.07), rtol=1e-9)
 
 
 def test_contrastive_loss_does_not_see_examples_without_weight():

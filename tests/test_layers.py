@@ -9,6 +9,7 @@ from keras import ops
 from bpfree import autodiff
 from bpfree.errors import UserError
 from bpfree.layers import Dropout, RandomProjection, step
+from bpfree.layers.tokens import SelfAttention
 
 
 def test_step_is_zero_or_one():
@@ -151,7 +152,30 @@ def test_unknown_feedback_initialiser():
         RandomProjection(3, "orto")
 
 
-@pytest.mark.parametrize("layer", [Dropout(0.3, seed=4), RandomProjection(3, "he", seed=5)])
+@pytest.mark.parametrize("made", [{}, {"use_bias": False, "kernel_initializer": "he_normal"}])
+def test_attention_of_tokens(made):
+    layer = SelfAttention(2, 6, seed=0, **made)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
+    layer.build(x.shape)
+    weights = {v.path.split("/")[-2]: v for v in layer.variables if v.name == "kernel"}
+    assert len(layer.variables) == (4 if made else 8)
+    Q, K, V, last = (np.array(weights[role]) for role in ("query", "key", "value", "output"))
+    heads = []
+    for h in (slice(0, 3), slice(3, 6)):
+        q, k, v = (x @ M[:, h] for M in (Q, K, V))
+        e = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(3))
+        heads.append(e / e.sum(-1, keepdims=True) @ v)
+    np.testing.assert_allclose(layer(x), np.concatenate(heads, -1) @ last, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dropout(0.3, seed=4),
+        RandomProjection(3, "he", seed=5),
+        SelfAttention(2, 4, seed=6, use_bias=False, kernel_initializer="he_normal"),
+    ],
+)
 def test_configuration_survives(layer):
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()

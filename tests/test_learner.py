@@ -445,3 +445,29 @@ def test_learners_refuse_what_they_cannot_compile():
     learner = bpfree.Learner(toy.network(), "dfa")
     with pytest.raises(UserError, match="one loss, received None"):
         learner.compile("sgd")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [keras.layers.LSTM(4), keras.layers.SeparableConv1D(4, 3)],
+    ids=["recurrent", "separable"],
+)
+def test_weight_decay_reaches_every_kernel_of_a_layer(layer):
+    """It adds λ K to the gradient of every weight here that is no bias."""
+    parts = [keras.Input((3, 2)), layer, keras.layers.Flatten(), keras.layers.Dense(3)]
+    network = bpfree.BlockNetwork.from_sequential(keras.Sequential(parts))
+    learner = bpfree.Learner(network, "bp", weight_decay=0.0, seed=0)
+    learner.build((None, 3, 2))
+    toy.randomize(learner)
+    learner.compile("sgd", "categorical_crossentropy")
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    batch = x, np.eye(3, dtype="float32")[[0, 1, 2, 0]]
+    plain = toy.values(learner.gradients(*batch))
+    learner.decay.assign(0.3)
+    variables = learner.trainable_variables
+    terms = [
+        0 if v.name == "bias" else 0.3 * k
+        for v, k in zip(variables, toy.values(variables), strict=True)
+    ]
+    expected = [g + term for g, term in zip(plain, terms, strict=True)]
+    toy.assert_close(learner.gradients(*batch), expected)

@@ -10,6 +10,8 @@ from oracles.mlp import Problem, softmax
 import bpfree
 from bpfree import BlockNetwork, autodiff
 from bpfree.errors import UserError
+from bpfree.layers.residual import Residual
+from bpfree.layers.tokens import Positions, SelfAttention
 
 
 def test_trace_holds_every_activation():
@@ -111,6 +113,143 @@ def test_output_activation_is_taken_off(last, squash):
     assert network.activation == "tanh"
     x = images()
     np.testing.assert_allclose(squash(toy.values([network(x)])[0]), model(x), atol=1e-6)
+
+
+@keras.saving.register_keras_serializable("test_network")
+class Matrix(layers.Layer):
+    """A user's own layer with a weight matrix, or with a layer inside that has one."""
+
+    def __init__(self, inner=None):
+        super().__init__()
+        self.parts = {"inner": inner}
+
+    def build(self, shape):
+        if self.parts["inner"] is None:
+            self.w = self.add_weight(name="w", shape=(shape[-1], 4))
+
+    def call(self, x):
+        inner = self.parts["inner"]
+        return x @ self.w if inner is None else inner(x)
+
+
+def functional(*parts, size=4):
+    x = inputs = keras.Input((size,))
+    for part in parts:
+        x = part(x)
+    return keras.Model(inputs, x)
+
+
+COMPOSITES = {
+    "functional": lambda: functional(layers.Dense(4, "tanh")),
+    "TimeDistributed": lambda: layers.TimeDistributed(layers.Dense(4)),
+    "Bidirectional": lambda: layers.Bidirectional(layers.LSTM(4)),
+    "SpectralNormalization": lambda: layers.SpectralNormalization(layers.Dense(4)),
+    "Residual": lambda: Residual([layers.Dense(4)], activation="tanh"),
+    "SelfAttention": lambda: SelfAttention(2, 4, 0),
+    "a weight": Matrix,
+    "a layer": lambda: Matrix(layers.Dense(4)),
+}
+
+
+@pytest.mark.parametrize("kind", COMPOSITES)
+def test_a_composite_layer_with_a_kernel_is_a_block_of_its_own(kind):
+    ranks = {"TimeDistributed": 2, "Bidirectional": 2, "SelfAttention": 2}
+    shape = (3, 4)[-ranks.get(kind, 1) :]
+    composite = COMPOSITES[kind]()
+    model = sequential(
+        layers.Dense(4),
+        layers.Activation("tanh"),
+        composite,
+        layers.Flatten(),
+        layers.Dense(2),
+        shape=shape,
+    )
+    network = BlockNetwork.from_sequential(model)
+    assert [len(block.layers) for block in network.blocks] == [2, 2]
+    assert network.blocks[1].layers[0] is composite
+    x = np.random.default_rng(0).normal(size=(5, *shape)).astype("float32")
+    toy.assert_close([network(x)], [model(x)])
+
+
+def test_layers_without_a_kernel_join_a_block_whatever_is_in_them():
+    words = Matrix(layers.Embedding(7, 4))
+    parts = [
+        words,
+        layers.TimeDistributed(layers.PReLU()),
+        Positions(0),
+        layers.LayerNormalization(),
+    ]
+    model = sequential(*parts, layers.LSTM(4), layers.Dense(2), shape=(3,))
+    (block,) = BlockNetwork.from_sequential(model).blocks
+    assert block.layers == [*parts, model.layers[4]]
+
+
+def test_a_sequential_within_counts_as_its_layers():
+    feet = keras.Sequential([keras.Sequential([layers.Dense(5, "tanh")]), layers.Dropout(0.1)])
+    last = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(3, activation="softmax")])
+    model = sequential(feet, last, shape=(6,))
+    network = BlockNetwork.from_sequential(model)
+    assert kinds(network) == [["Dense", "Dropout"], ["Dense"], ["Dense"]]
+    x = toy.batch()[0]
+    toy.assert_close([softmax(toy.values([network(x)])[0])], [model(x)])
+
+
+def test_a_head_with_a_softmax_built_in_is_a_copy():
+    model = sequential(layers.Dense(4), layers.Dense(3, activation="softmax"), shape=(6,))
+    network = BlockNetwork.from_sequential(model)
+    assert network.blocks[0] is model.layers[0]
+    network.head.bias.assign([1, 2, 3])
+    np.testing.assert_array_equal(toy.values([model.layers[1].bias])[0], [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "last, name",
+    [
+        ([layers.Dense(3), layers.ReLU()], "relu"),
+        ([layers.Dense(3), layers.LeakyReLU()], "leaky_relu"),
+        ([layers.Dense(3), layers.ELU()], "elu"),
+        ([layers.Dense(3), layers.PReLU()], "prelu"),
+        ([layers.Dense(3, activation=layers.LeakyReLU())], "leaky_relu"),
+        ([keras.Sequential([layers.Dense(3), layers.ReLU()])], "relu"),
+        ([functional(layers.Dense(3, "softmax"))], "softmax"),
+        ([layers.SpectralNormalization(layers.Dense(3, "softmax"))], "softmax"),
+        ([Residual([layers.Dense(4)], activation="relu")], "relu"),
+    ],
+)
+def test_other_output_activations_are_refused(last, name):
+    with pytest.raises(UserError, match=f"received activation '{name}'") as caught:
+        BlockNetwork.from_sequential(sequential(layers.Dense(4), *last, shape=(6,)))
+    assert "\n" not in str(caught.value)
+
+
+MASKING = {
+    "embedding": lambda: (layers.Embedding(7, 4, mask_zero=True),),
+    "nested": lambda: (keras.Sequential([layers.Embedding(7, 4, mask_zero=True)]),),
+    "inside": lambda: (functional(layers.Embedding(7, 4, mask_zero=True), size=3),),
+    "masking": lambda: (layers.Embedding(7, 4), layers.Masking()),
+}
+
+
+@pytest.mark.parametrize("kind", MASKING)
+def test_a_mask_that_leaves_a_block_is_refused(kind):
+    model = sequential(
+        *MASKING[kind](),
+        layers.LSTM(4, return_sequences=True),
+        layers.LSTM(4),
+        layers.Dense(2),
+        shape=(3,),
+    )
+    with pytest.raises(UserError, match="masks do not pass the cut") as caught:
+        BlockNetwork.from_sequential(model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "nested", "masking"])
+def test_a_mask_that_ends_within_its_block_is_kept(kind):
+    model = sequential(*MASKING[kind](), layers.LSTM(4), layers.Dense(2), shape=(3,))
+    network = BlockNetwork.from_sequential(model)
+    x = np.array([[1, 2, 0], [3, 0, 0]])
+    toy.assert_close([network.trace(x, cut=True)[-1]], [model(x)])
 
 
 def test_a_sequential_without_input_is_built_by_the_learner():

@@ -40,7 +40,8 @@ exec(steps[min(start, len(steps)) - 1])
 """
 
 CRASH = "sys.exit(1)"
-BEGIN = "record('{}', '../../experiment.json');"
+# With its time, as the real one has it.
+BEGIN = "import time; record(f'{time.time_ns()}', '../../experiment.json');"
 EPOCH = "record('1,0.5\\n', 'execution-0/history.csv');"
 # Says when it is ready for a signal, and takes a moment over the first; every signal is noted.
 PATIENT = """

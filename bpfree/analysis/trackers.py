@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from bpfree.errors import UserError
+from bpfree.network import kernels
 
 BATCH_SIZE = 128  # examples at a time through the network, and in a kernel matrix
 
@@ -135,7 +136,8 @@ class WeightAlignment(Tracker):
         for (place, layer), wanted in zip(
             list(parts(learner.network))[1:], [*expected, feedback[-1]], strict=True
         ):
-            kernel = np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in kernels(layer)])
+            values = {id(v): keras.ops.convert_to_numpy(v) for v in kernels(layer)}
+            kernel = flat(layer, values)
             if kernel.size == wanted.size:
                 yield place, cosine(kernel, wanted.ravel())
 
@@ -200,11 +202,6 @@ def batches(n: int) -> Iterator[slice]:
 def activations(learner, x) -> Iterator[list]:
     """Every block's activations in inference mode, of one batch of x after another."""
     return (learner.rule.activations(learner.network, x[rows]) for rows in batches(len(x)))
-
-
-def kernels(layer) -> list[keras.Variable]:
-    """The trainable weight matrices in a layer."""
-    return [v for v in layer.trainable_variables if v.name == "kernel"]
 
 
 def flat(layer, values: dict[int, np.ndarray]) -> np.ndarray:

@@ -14,7 +14,7 @@ from bpfree.architectures.mlp import mlp, widths
 from bpfree.errors import UserError
 from bpfree.network import BlockNetwork
 
-__all__ = ["check", "get", "mlp", "names"]
+__all__ = ["check", "get", "mlp", "names", "refusal"]
 
 _FAMILIES = {
     **{name: (_vgg.vgg, _vgg.choose) for name in _vgg.STAGES},
@@ -56,6 +56,11 @@ def get(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
         return _invertible.invertible(arch, input_shape, outputs, **options)
     make, _ = _FAMILIES[arch.partition(":")[0]]
     return make(arch, input_shape, outputs, **options)
+
+
+def refusal(arch: str, batch_norm: bool) -> str | None:
+    """Why an architecture cannot have batch normalisation, in a sentence; None where it can."""
+    return _vit.NORMALISED if batch_norm and arch.partition(":")[0] == "vit" else None
 
 
 def check(arch: str) -> None:

@@ -68,34 +68,39 @@ def cnn(arch: str, input_shape: Sequence[int], outputs: int, **options) -> Block
             f"The last layer of {arch!r} has {last} units and the data {outputs} outputs: write "
             f"FC_{outputs} at the end."
         )
-    size = min(input_shape[:2])
+    if not _leaves_a_map(hidden, min(input_shape[:2])):
+        raise UserError(
+            f"Images of {input_shape[0]} by {input_shape[1]} pixels are too small for {arch!r}: use "
+            "fewer convolutions, or more padding."
+        )
     blocks, maps = [], True
     for index, (kind, numbers) in enumerate(hidden):
         pooled = bool(index and maps)
         pool = [keras.layers.MaxPooling2D()] if pooled and not pool_last else []
         if kind == "CONV":
             channels, kernel, stride, padding = numbers
-            size = (size // 2 if index else size) + 2 * padding
-            size = (size - kernel) // stride + 1
             convolution = parts.convolution(
                 channels, kernel, index, strides=stride, padding="valid"
             )
             pad = [keras.layers.ZeroPadding2D(padding)] if padding else []
             layers = [*pool, *(parts.drop(index) if index else []), *pad, convolution]
         else:
-            size = size // 2 if pooled else size
             flat = [keras.layers.Flatten()] if maps else []
             dense = parts.dense(numbers[0], index, normed=True)
             layers = [*pool, *flat, *(parts.drop(index) if index else []), dense]
             maps = False
-        if size < 1:
-            raise UserError(
-                f"Images of {input_shape[0]} by {input_shape[1]} pixels are too small for {arch!r}: use "
-                "fewer convolutions, or more padding."
-            )
         end = [keras.layers.MaxPooling2D()] if pool_last and maps else []
         blocks.append([*layers, *parts.norm(), parts.activate(), *end])
     rest = [] if pool_last else [keras.layers.MaxPooling2D()]
     rest = [*rest, keras.layers.Flatten()] if maps else []
     head = [*rest, *parts.drop(len(hidden)), parts.dense(outputs, len(hidden))]
     return parts.network(blocks, head, input_shape, "cnn")
+
+
+def _leaves_a_map(hidden: Sequence[tuple[str, list[int]]], size: int) -> bool:
+    """Whether the shorter side of an image is never less than a pixel; every convolution is pooled."""
+    for _, (_, kernel, stride, padding) in (pair for pair in hidden if pair[0] == "CONV"):
+        size = ((size + 2 * padding - kernel) // stride + 1) // 2
+        if size < 1:
+            return False
+    return True

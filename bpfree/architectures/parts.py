@@ -140,7 +140,12 @@ class Parts:
 
 
 def images(arch: str, input_shape: Sequence[int], least: int = 1) -> None:
-    """Raises a UserError unless the inputs are images of at least so many pixels each way."""
+    """Raises a UserError unless the inputs are images, channels last, of so many pixels each way."""
+    if keras.config.image_data_format() != "channels_last":
+        raise UserError(
+            f"Architecture {arch!r} takes images (height, width, channels), and Keras's image_data_format "
+            "is channels_first: set it to channels_last, e.g. in keras.json."
+        )
     if len(input_shape) != 3:
         raise UserError(
             f"Architecture {arch!r} takes images (height, width, channels), received inputs of shape "

@@ -15,6 +15,10 @@ from bpfree.network import BlockNetwork
 from bpfree.seeds import derive
 
 OPTIONS = {"patch": 4, "width": 64, "depth": 4, "heads": 4}
+NORMALISED = (
+    "A vit has layer normalisation in the place of batch normalisation: give --nobatch_norm, or "
+    "batch_norm=False."
+)
 
 
 def choose(arch: str) -> dict[str, int]:
@@ -32,7 +36,7 @@ def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     """Encoder blocks of attention and a perceptron, each behind layer normalisation and with a skip.
 
     The first block also embeds the patches and adds learned positions; the head normalises, averages
-    the tokens and ends in a Dense layer. Layers are normalised per token whatever `batch_norm` says.
+    the tokens and ends in a Dense layer. Layers are normalised per token, and never over the batch.
 
     Args:
         arch: `vit`, with `:patch=4,width=64,depth=4,heads=4` (pixels, values per token, blocks, heads).
@@ -41,7 +45,8 @@ def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
         **settings: see `Parts`; the activation is the perceptrons'.
 
     Raises:
-        UserError: for a malformed string, images that patches do not cover, or an option out of range.
+        UserError: for a malformed string, images that patches do not cover, batch normalisation, or an
+            option out of range.
 
     Source: Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, equations 1 to 4, with the mean of
     the tokens in the place of a class token.
@@ -49,8 +54,10 @@ def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     chosen = choose(arch)
     patch, width, heads = chosen["patch"], chosen["width"], chosen["heads"]
     images(arch, input_shape)
-    parts = Parts(**{**settings, "batch_norm": False})
+    parts = Parts(**settings)
     parts.not_aligned(arch)
+    if parts.batch_norm:
+        raise UserError(NORMALISED)
     if input_shape[0] % patch or input_shape[1] % patch:
         raise UserError(
             f"Architecture {arch!r} needs a patch that divides the image, {input_shape[0]} by "
@@ -64,7 +71,11 @@ def vit(arch: str, input_shape: Sequence[int], outputs: int, **settings) -> Bloc
     ]
 
     def encoder(index: int) -> list[keras.layers.Layer]:
-        attention = SelfAttention(heads, width, derive(parts.seed, "forward", index, "attention"))
+        attention = SelfAttention(
+            *(heads, width, derive(parts.seed, "forward", index, "attention")),
+            use_bias=parts.use_bias,
+            kernel_initializer=parts.kernel(index, "attention"),
+        )
         perceptron = [
             parts.dense(4 * width, index, 0),
             keras.layers.Activation(ACTIVATIONS[parts.activation]),

@@ -51,4 +51,6 @@ def show(text: str) -> None:
 
 
 def _terminate(number, frame):
+    for other in _STOPS:  # a second one would cut short what is done about the first
+        signal.signal(other, signal.SIG_IGN)
     raise SystemExit(128 + number)

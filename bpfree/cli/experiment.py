@@ -75,16 +75,19 @@ def prepare(settings: Settings, choices: Mapping[str, tuple]) -> tuple:
 def _rates(settings: Settings, algorithms: Sequence[str]) -> dict[str, float]:
     """Those with which this sweep was begun, whatever has become of the earlier one; else its best."""
     for there in () if settings.reset_training else _projects(settings):
-        kept = there.record().get("configuration", {}).get("rates", {})
+        configuration = there.record().get("configuration")
+        kept = configuration.get("rates", {}) if isinstance(configuration, Mapping) else {}
         if set(kept) == set(algorithms):
+            now = None
             with suppress(UserError):
-                if best_rates(settings.lr_from, algorithms) != kept:
-                    known = ", ".join(f"{rate:g} for {rule}" for rule, rate in kept.items())
-                    print(
-                        f"--lr_from {settings.lr_from} has other best learning rates by now: this sweep "
-                        f"keeps those it was begun with, {known}.",
-                        file=sys.stderr,
-                    )
+                now = best_rates(settings.lr_from, algorithms)
+            if now != kept:
+                known = ", ".join(f"{rate:g} for {rule}" for rule, rate in kept.items())
+                print(
+                    f"--lr_from {settings.lr_from} has {'other' if now else 'no'} best learning rates for "
+                    f"these rules: the sweep keeps those it was begun with, {known}.",
+                    file=sys.stderr,
+                )
             return {name: kept[name] for name in algorithms}
     return best_rates(settings.lr_from, algorithms)
 

@@ -138,4 +138,6 @@ def _eight_bits(greys: np.ndarray, file: Path) -> np.ndarray:
             f"The image {file} has greys of type {greys.dtype} from {greys.min():g} to {greys.max():g}, "
             "whose range is unknown: save it with 8 or 16 bits, or give npz:<path>."
         )
+    if greys.dtype.itemsize > 2 and greys.max() <= 255:  # 8 bits in a larger type
+        return greys.astype(np.uint8)
     return np.round(greys / 257).astype(np.uint8)

@@ -51,9 +51,10 @@ def _prepared(name: str, data_dir: str | None):
             "or give npz:<path> or folder:<path>."
         ) from error
     except (ValueError, AssertionError, TypeError) as error:  # for what follows the set's own name
+        why = [*str(error).strip().splitlines(), type(error).__name__][0]
         raise UserError(
-            f"TensorFlow Datasets has no configuration or version as in {name!r} ({type(error).__name__}): "
-            "correct it, as in imagenet_resized/32x32 or mnist:3.0.1, or give the set's name alone."
+            f"TensorFlow Datasets cannot make {name!r} ({why}): correct its configuration or version, as in "
+            "imagenet_resized/32x32 or mnist:3.0.1, or give the set's name alone."
         ) from error
     if builder.is_prepared():
         return builder

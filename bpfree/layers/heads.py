@@ -62,8 +62,8 @@ def head(
 def pooling(shape: Sequence[int | None], features: int) -> list[keras.layers.Layer]:
     """Layers that average feature maps down to at most `features` values and flatten them.
 
-    Windows begin with one pixel; height and then width are doubled in turn until H'·W'·C fits or the
-    window covers the map. Padding counts as zeros in the mean. Tokens (T, C) are maps of width 1.
+    Windows begin with one pixel; height and then width are doubled in turn, each until it covers its
+    side, until H'·W'·C fits. Padding counts as zeros in the mean. Tokens (T, C) are maps of width 1.
 
     Args:
         shape: of the activation, with the batch axis.
@@ -75,9 +75,9 @@ def pooling(shape: Sequence[int | None], features: int) -> list[keras.layers.Lay
         return []
     size, channels = [*shape[1:-1], 1][:2], shape[-1]
     window, pooled = [1, 1], list(size)
-    while math.prod(pooled) * channels > features and window[0] < size[0]:
+    while math.prod(pooled) * channels > features and pooled != [1, 1]:
         for axis in (0, 1):
-            if math.prod(pooled) * channels > features:
+            if math.prod(pooled) * channels > features and pooled[axis] > 1:
                 window[axis] *= 2
                 pooled[axis] = math.ceil(size[axis] / window[axis])
     layers = [] if len(shape) == 4 else [keras.layers.Reshape((*size, channels))]

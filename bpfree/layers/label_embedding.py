@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from bpfree.errors import UserError
+from bpfree.precision import width
 
 METHODS = ("top-left", "append", "subtract", "mixture", "2channel")
 PROTOTYPES = ("average", "fixed-example")
@@ -51,7 +52,7 @@ class LabelEmbedding(keras.layers.Layer):
         prototype: str = "average",
         **kwargs,
     ):
-        super().__init__(trainable=False, **{**kwargs, "autocast": False, "dtype": "float32"})
+        super().__init__(trainable=False, **{**kwargs, "autocast": False, "dtype": width()})
         if method not in METHODS:
             raise UserError(
                 f"A label is embedded by {', '.join(METHODS)}, received {method!r}: choose one."
@@ -113,22 +114,22 @@ class LabelEmbedding(keras.layers.Layer):
         """
         if not self.uses_prototypes:
             return
-        labels = ops.transpose(labels)
+        labels = ops.transpose(ops.cast(labels, self.dtype))
         new = ops.sum(labels, axis=1, keepdims=True)
-        flat = ops.reshape(ops.cast(x, "float32"), (-1, math.prod(self.shape)))
+        flat = ops.reshape(ops.cast(x, self.dtype), (-1, math.prod(self.shape)))
         if self.prototype == "average":
             change = ops.matmul(labels, flat) - new * self.prototypes
             change = change / ops.maximum(self.counts + new, 1e-12)
         else:
-            met = ops.cast((self.counts == 0) & (new > 0), "float32")
+            met = ops.cast((self.counts == 0) & (new > 0), self.dtype)
             earliest = ops.take(flat, ops.argmax(ops.cast(labels > 0, "int32"), axis=1), axis=0)
             change = met * (earliest - self.prototypes)
         self.prototypes.assign(self.prototypes + change)
         self.counts.assign(self.counts + new)
 
     def call(self, x, labels):
-        """The inputs with the labels in them, float32."""
-        x = ops.cast(x, "float32")
+        """The inputs with the labels in them, in full precision."""
+        x, labels = ops.cast(x, self.dtype), ops.cast(labels, self.dtype)
         if self.method == "top-left":
             channels = self.shape[2] if len(self.shape) > 2 else 1
             flat = ops.reshape(x, (-1, math.prod(self.shape) // channels, channels))

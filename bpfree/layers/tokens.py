@@ -51,17 +51,29 @@ class SelfAttention(keras.layers.Layer):
         heads: number of heads, which divides C.
         size: C.
         seed: from which every kernel derives its own.
+        use_bias: whether the four layers have one.
+        kernel_initializer: of their kernels, a Keras initialiser; its own seed is not used.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
     """
 
-    def __init__(self, heads: int, size: int, seed: int, **kwargs):
+    def __init__(
+        self,
+        heads: int,
+        size: int,
+        seed: int,
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.heads, self.size, self.seed = heads, size, seed
+        self.heads, self.size, self.seed, self.use_bias = heads, size, seed, use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.query, self.key, self.value, self.output_projection = (
             keras.layers.Dense(
                 size,
-                kernel_initializer=keras.initializers.GlorotUniform(seed=derive(seed, role)),
+                use_bias=use_bias,
+                kernel_initializer=_seeded(self.kernel_initializer, derive(seed, role)),
                 name=role,
             )
             for role in ("query", "key", "value", "output")
@@ -89,5 +101,12 @@ class SelfAttention(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        own = {"heads": self.heads, "size": self.size, "seed": self.seed}
-        return {**super().get_config(), **own}
+        own = {"heads": self.heads, "size": self.size, "seed": self.seed, "use_bias": self.use_bias}
+        kernel = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), **own, "kernel_initializer": kernel}
+
+
+def _seeded(initializer, seed: int):
+    """An initialiser of the same kind with this seed, if it draws at all."""
+    config = initializer.get_config()
+    return type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

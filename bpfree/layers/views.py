@@ -56,7 +56,7 @@ class TwoViews(keras.layers.Layer):
     def _shifted(self, x, axis: int, size: int, count):
         most = size // 8
         shift = keras.random.randint((count, 1), -most, most + 1, seed=self.shifts)
-        places = ops.clip(ops.arange(size)[None, :] + shift, 0, size - 1)
+        places = ops.clip(ops.arange(size, dtype="int32")[None, :] + shift, 0, size - 1)
         shape = [-1, 1, 1, 1]
         shape[axis] = size
         return ops.take_along_axis(x, ops.reshape(places, shape), axis=axis)

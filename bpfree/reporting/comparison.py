@@ -72,8 +72,22 @@ def edge(value: Any, values: Sequence[Any]) -> str | None:
     return {numbers[0]: "lowest", numbers[-1]: "highest"}.get(float(value))
 
 
-def verdict(board: pd.DataFrame, compared: pd.DataFrame, by: str = "algorithm") -> str:
-    """Which rule is best and whether the difference is real, in one sentence without figures."""
+def verdict(
+    board: pd.DataFrame,
+    compared: pd.DataFrame,
+    by: str = "algorithm",
+    chosen_on: str = "validation data",
+    tested: bool = True,
+) -> str:
+    """Which rule is best and whether the difference is real, in one sentence without figures.
+
+    Args:
+        board: a project's leaderboard, the leader first.
+        compared: see `compare`.
+        by: the column of what competes.
+        chosen_on: what the leaderboard is ordered by, in words.
+        tested: whether rules are compared on the test set.
+    """
     if board.empty:
         return "No trial is completed yet, so no rule can be called best."
     leader = str(board[by].iloc[0])
@@ -85,8 +99,9 @@ def verdict(board: pd.DataFrame, compared: pd.DataFrame, by: str = "algorithm") 
     }
     real, open_, reversed_ = (found.get(key, []) for key in ("real", "undecided", "reversed"))
     if reversed_:
-        worse = f"{leader} was chosen first on validation, but {listed(reversed_)} did better"
-        return f"{worse} on the test set, and that difference is real."
+        where = "on the test set" if tested else "over the seeds that both have"
+        worse = f"{leader} was chosen first on {chosen_on}, but {listed(reversed_)} did better"
+        return f"{worse} {where}, and that difference is real."
     if not open_:
         return f"{leader} is best, and its lead over {_all(real)} is real."
     if not real:

@@ -11,7 +11,7 @@ from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.layers.hybrids import Hybrids
 from bpfree.layers.label_embedding import LabelEmbedding
-from bpfree.network import pre_activation
+from bpfree.network import kernels, pre_activation
 from bpfree.rules.goodness import GoodnessRule
 from bpfree.rules.rule import zero
 from bpfree.rules.trace import Batch
@@ -141,7 +141,7 @@ class ForwardForward(GoodnessRule):
 
 
 def _check_inputs(network, embedding: LabelEmbedding) -> None:
-    kernel = next(v for v in network.blocks[0].trainable_variables if v.name == "kernel")
+    kernel = kernels(network.blocks[0])[0]
     given, wanted = kernel.shape[-2], embedding.output_shape
     if embedding.enlarges and given not in (math.prod(wanted), wanted[-1]):
         raise UserError(

@@ -211,8 +211,8 @@ class ForwardGradient(Rule):
     def _redrawn(self) -> list[tuple]:
         """New kernels for the random nets."""
         draw = keras.initializers.HeUniform(seed=self.draws)
-        kernels = [v for net in self.random for v in net.variables if v.name == "kernel"]
-        return [(kernel, draw(kernel.shape, dtype=kernel.dtype)) for kernel in kernels]
+        found = [v for net in self.random for v in net.variables if v.name.endswith("kernel")]
+        return [(kernel, draw(kernel.shape, dtype=kernel.dtype)) for kernel in found]
 
 
 def _check(option: str, value, allowed: tuple) -> None:

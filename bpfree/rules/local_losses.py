@@ -75,7 +75,7 @@ def contrastive(features, targets, shares, temperature: float, base_temperature:
     features = features / ops.sqrt(ops.sum(ops.square(features), axis=1, keepdims=True) + TINY)
     logits = ops.matmul(features, ops.transpose(features)) / temperature
     logits = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
-    others = (1.0 - ops.eye(count)) * shares[None, :]
+    others = (1.0 - ops.eye(count, dtype=width())) * shares[None, :]
     total = ops.sum(others * ops.exp(logits), axis=1, keepdims=True)
     log_p = logits - ops.log(total * ops.cast(count, width()) + TINY)
     positives = others * ops.matmul(targets, ops.transpose(targets))

@@ -13,7 +13,7 @@ from keras import ops
 from bpfree.autodiff import isolated
 from bpfree.errors import UserError
 from bpfree.layers.projection import INITIALIZERS, check_initializer
-from bpfree.network import around_activation, is_dropout, layers_of, run
+from bpfree.network import around_activation, is_dropout, kernels, layers_of, run
 from bpfree.precision import width
 from bpfree.rules.rule import Rule
 from bpfree.rules.trace import Batch, Trace
@@ -141,10 +141,14 @@ class Pepita(Rule):
         return pre, Trace(network, batch, activities, outputs)
 
     def alignment(self, network) -> Iterator[tuple]:
-        """`network`, K_1 … K_head, and F: their cosine falls below 0 as the weights align against F."""
-        kernels = [v for v in network.trainable_variables if v.name == "kernel"]
-        if all(len(kernel.shape) == 2 for kernel in kernels):
-            yield "network", reduce(ops.matmul, kernels), self.projection
+        """`network`, K_1 … K_head, and F: their cosine falls below 0 as the weights align against F.
+
+        Nothing where the kernels are no chain of matrices from the inputs to the outputs.
+        """
+        found = kernels(network)
+        chain = [self.projection.shape[0], *(v.shape[-1] for v in found)]
+        if [tuple(v.shape) for v in found] == list(pairwise(chain)):
+            yield "network", reduce(ops.matmul, found), self.projection
 
     def refusal(self, problem_type: str, activation: str | None, fw_init: str | None) -> str | None:
         if fw_init == "zeros":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from bpfree.errors import UserError
 from bpfree.layers.projection import RandomProjection, check_initializer
+from bpfree.network import kernels
 from bpfree.precision import width
 from bpfree.rules.rule import Rule
 from bpfree.seeds import derive, fresh
@@ -91,6 +93,15 @@ class ProjectionRule(Rule):
 
 
 def kernel(layer) -> keras.Variable:
-    """The one trainable matrix named `kernel` in a layer, or in a layer's sublayers."""
-    (found,) = [weight for weight in layer.trainable_weights if weight.name == "kernel"]
-    return found
+    """The one trainable weight matrix in a layer, or in a layer's sublayers.
+
+    Raises:
+        UserError: if there is none, or another one.
+    """
+    found = kernels(layer)
+    if len(found) != 1:
+        raise UserError(
+            f"fw_init 'aligned' sets one weight matrix in every block and in the head, and {layer.name!r} "
+            f"has {len(found)}: choose another fw_init."
+        )
+    return found[0]

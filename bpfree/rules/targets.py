@@ -10,7 +10,7 @@ from keras import ops
 
 from bpfree import autodiff, inverses
 from bpfree.errors import UserError
-from bpfree.network import is_activation
+from bpfree.network import is_activation, kernels
 from bpfree.penalties import off_diagonal
 from bpfree.precision import full
 from bpfree.rules.rule import Rule
@@ -194,8 +194,8 @@ class TargetRule(Rule):
     def penalty(self, network):
         if not self.ortho_reg:
             return None
-        kernels = [v for v in network.trainable_variables if v.name == "kernel"]
-        return self.ortho_reg * sum(off_diagonal(v.value, self.ortho_norm) for v in kernels)
+        terms = (off_diagonal(v.value, self.ortho_norm) for v in kernels(network))
+        return self.ortho_reg * sum(terms)
 
 
 def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

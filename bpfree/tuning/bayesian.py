@@ -104,6 +104,8 @@ class _Rule:
 
     def propose(self) -> grid.Values | None:
         """The most promising point, or a random one if that is of no use."""
+        if not sampling.varying(self._space):
+            return self.draw()
         # A new one each time, for what it proposes to follow from the trials alone. Its one random point, the
         # first, is never drawn unless all failed.
         objective, trials = self._outcomes()

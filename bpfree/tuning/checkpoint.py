@@ -19,8 +19,8 @@ from bpfree.tuning.records import write_atomic
 _SCALARS = (bool, int, float, str, type(None), np.number, np.bool_)
 # Keras's EarlyStopping turns min_delta's sign when it begins: restored, it would be turned back.
 _NOT_KEPT = ("stop_training", "min_delta")
-# What NumPy makes of a file that is cut, empty, garbage or another kind of archive.
-_SPOILT = (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError)
+# What becomes of a file that is cut, empty, garbage or another kind of archive.
+_SPOILT = (zipfile.BadZipFile, EOFError, ValueError, RuntimeError)
 
 
 class Checkpoint:
@@ -126,11 +126,12 @@ def read_about(path: Path) -> dict[str, Any] | None:
 def spoilt(path: Path) -> bool:
     """Whether there is a file, and not what `write_archive` wrote."""
     try:
-        if read_about(path) is not None:
-            read_archive(path)
+        with zipfile.ZipFile(path) as archive:
+            return "about.npy" not in archive.namelist() or archive.testzip() is not None
+    except FileNotFoundError:
+        return False
     except _SPOILT:
         return True
-    return False
 
 
 def _state(callback) -> dict[str, Any]:

@@ -142,6 +142,9 @@ class HyperModel(keras_tuner.HyperModel):
 
     def refusal(self, values: Mapping[str, Any]) -> str | None:
         """Why these values cannot work together, in a sentence; None where they can."""
+        refused = architectures.refusal(values["arch"], values["batch_norm"])
+        if refused:
+            return refused
         rule = rules.get(values["algorithm"])
         refused = rule.refusal(self.problem_type, values["activation"], values["fw_init"])
         return refused or schedule.refusal(values["schedule"], rule)
@@ -208,7 +211,7 @@ class HyperModel(keras_tuner.HyperModel):
             for value in self.choices[name]:
                 if value not in known:
                     raise UserError(f"Unknown {name} {value!r}: choose one of {', '.join(known)}.")
-        deciding = ("algorithm", "activation", "fw_init", "schedule")
+        deciding = ("algorithm", "activation", "fw_init", "schedule", "arch", "batch_norm")
         refusals = [
             self.refusal(dict(zip(deciding, values, strict=True)))
             for values in product(*(self.choices[name] for name in deciding))

@@ -79,6 +79,8 @@ class Member:
             The values of its variables; None if the run is over.
         """
         self.epoch, stopped = executions.standing(self.execution)
+        if not self.epoch:  # what it had paused with was spoilt
+            self._paused = None
         costs = replace(
             self.checkpoint.costs(), peak_host_memory=None, peak_device_memory=None
         )  # which are the population's

@@ -79,6 +79,9 @@ class Populations:
         except SearchError:
             raise
         except Exception as error:
+            for trial in (self.tuner.experiment.trial(i, self.points[i]) for i in same):
+                if trial.state == "running":  # and will be again, alone
+                    trial.leave()
             if key in self._noted:
                 return
             self._noted.add(key)

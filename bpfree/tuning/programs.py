@@ -9,7 +9,7 @@ import numpy as np
 
 from bpfree import autodiff
 
-_KEPT = 16
+_KEPT = 8
 """Programs until the backend forgets them all: what initialises one model serves the next as well."""
 
 

@@ -483,12 +483,18 @@ class Trial:
         self.save()
 
     def killed(self) -> int:
-        """How many attempts in a row, the last one included, were killed before they recorded an epoch."""
+        """How many attempts in a row, the last one included, were killed before they recorded an epoch.
+
+        Those that were stopped do not count.
+        """
+        if self.state == "running" and self._epochs == _STOPPED:
+            return self.deaths
         killed = self.state == "running" and self._recorded() == self._epochs
         return self.deaths + 1 if killed else 0
 
     def leave(self) -> None:
         """Records that the present attempt was stopped, which is no death."""
+        self.deaths = self.deaths if self._recorded() == self._epochs else 0
         self._epochs = _STOPPED
         self.save()
 

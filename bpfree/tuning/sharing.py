@@ -16,4 +16,6 @@ def environment(gpus: float) -> dict[str, str]:
     """
     if not 0 < gpus < 1:
         return ON_DEMAND
-    return {**ON_DEMAND, "XLA_CLIENT_MEM_FRACTION": f"{_USABLE * gpus:g}"}
+    # Its older name, where the machine has it set, would be an error beside it.
+    share = {"XLA_CLIENT_MEM_FRACTION": f"{_USABLE * gpus:g}", "XLA_PYTHON_CLIENT_MEM_FRACTION": ""}
+    return {**ON_DEMAND, **share}

@@ -45,7 +45,10 @@ class Log:
         self.histogram_freq = histogram_freq
         self.path = tuner.experiment.path / "log"
         space = tuner.oracle.get_space().space
-        self._domains = {parameter.name: _domain(parameter) for parameter in space}
+        self._domains: dict[str, list] = {}
+        for parameter in space:  # of which some may share a name, under different conditions
+            known = self._domains.setdefault(parameter.name, [])
+            known += [value for value in _domain(parameter) if value not in known]
         self._varied = [name for name, values in self._domains.items() if len(values) > 1]
         self._metrics: dict[str, str] = {}
         self._complained = False

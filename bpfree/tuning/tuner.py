@@ -171,7 +171,7 @@ class Search(keras_tuner.Tuner):
         about.archive_source(self.experiment.path)
         _settle_memory()
         self._best: dict[Any, records.Trial] = {}  # by algorithm, of the trials this loop has met
-        with self.experiment.lock(), self.meter, self._stoppable(), self._progress() as progress:
+        with self.experiment.lock(), self.meter, self._progress() as progress, self._stoppable():
             self._mend()
             populations = None if workers else self._populations(data, callbacks, progress)
             paused: list[records.Trial] = []
@@ -212,8 +212,8 @@ class Search(keras_tuner.Tuner):
             progress: told of beginnings and epochs.
         """
         populations = self._populations(data, callbacks, progress)
-        with self.meter:
-            yield from self._trials(Wave(points), populations, data, callbacks, progress)
+        # The meter is not entered: where others train, what it would measure first is no idle power.
+        return self._trials(Wave(points), populations, data, callbacks, progress)
 
     def run_trial(
         self, trial: records.Trial, data: Dataset, callbacks=(), report=None

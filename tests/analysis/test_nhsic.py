@@ -212,3 +212,20 @@ def test_looking_changes_nothing_and_sees_every_epoch(rule):
         np.testing.assert_array_equal(a, b)
     first, second = history["nhsic_x/block_1"]
     assert first != second and np.isfinite([first, second]).all()
+
+
+@pytest.mark.once  # JAX has float64 only where it is told to at its start
+@pytest.mark.parametrize("setting", ["set_floatx", "set_dtype_policy"])
+def test_in_double_precision(views, setting):
+    """Of float32 views too, which a network of that type may hand over."""
+    getattr(keras.config, setting)("float64")
+    try:
+        value = nhsic(views["X"], views["Z"])
+        mixed = nhsic(views["X"], ops.cast(views["Y"], "float32"))
+        kernels = nhsic_of_kernels(kernel(views["X"]), kernel(views["Z"]))
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert float(value) == pytest.approx(expected(views["X"], views["Z"]), rel=1e-9)
+    assert float(mixed) == pytest.approx(expected(views["X"], views["Y"]), rel=1e-9)
+    assert float(kernels) == pytest.approx(expected(views["X"], views["Z"]), rel=1e-9)

@@ -125,6 +125,59 @@ def test_weight_alignment_needs_feedback(batch):
     assert found == {}
 
 
+def own_network(*parts, shape):
+    return bpfree.BlockNetwork.from_sequential(keras.Sequential([keras.Input(shape), *parts]))
+
+
+def own_learner(rule, *parts, shape):
+    learner = bpfree.Learner(own_network(*parts, shape=shape), rule, seed=0)
+    learner.build((None, *shape))
+    toy.randomize(learner)
+    learner.compile("sgd", "categorical_crossentropy")
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    return learner, x, np.eye(3, dtype="float32")[[0, 1, 2, 0]]
+
+
+SEVERAL = {
+    "separable": [keras.layers.SeparableConv1D(4, 2, activation="tanh"), keras.layers.Flatten()],
+    "recurrent": [keras.layers.LSTM(4)],
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_every_kernel_of_a_layer_counts(kind):
+    """All trainable weights of these blocks but the bias are kernels: two each."""
+    learner, x, y = own_learner("bp", *SEVERAL[kind], keras.layers.Dense(3), shape=(3, 2))
+    matrices = [v for v in learner.network.blocks[0].trainable_variables if v.name != "bias"]
+    assert len(matrices) == 2
+    expected = np.sqrt(sum((v.astype("float64") ** 2).sum() for v in toy.values(matrices)))
+    found = dict(trackers.get("weights", x, y).measure(learner))
+    assert found["block_1"] == pytest.approx(expected, rel=1e-6)
+    assert dict(trackers.get("bp_cosine", x, y).measure(learner))["block_1"] == pytest.approx(1)
+
+
+def test_weight_alignment_leaves_out_what_has_no_kernel_of_the_shape():
+    dense, flatten = keras.layers.Dense, keras.layers.Flatten
+    blocks = [dense(4, "tanh"), keras.Sequential([flatten()]), keras.Sequential([dense(3)])]
+    network = bpfree.BlockNetwork(blocks, dense(3))
+    network.build((None, 6))
+    learner = bpfree.Learner(network, "dfa", seed=0)
+    learner.build((None, 6))
+    learner.compile("sgd", "categorical_crossentropy")
+    assert list(dict(trackers.get("weight_alignment", *toy.batch()[:2]).measure(learner))) == [
+        "block_3",
+        "head",
+    ]
+
+
+def test_under_pepita_only_a_chain_of_matrices_is_aligned():
+    """On sequences, a first kernel (2, 4) is followed by one of (12, 3)."""
+    layers = keras.layers
+    parts = [layers.Dense(4), layers.Activation("tanh"), layers.Flatten(), layers.Dense(3)]
+    learner, x, y = own_learner("pepita", *parts, shape=(3, 2))
+    assert dict(trackers.get("weight_alignment", x, y).measure(learner)) == {}
+
+
 NAMES = ["bp_cosine", "gradients", "weights", "local_loss", "weight_alignment"]
 
 

@@ -107,6 +107,7 @@ def test_a_sweep_keeps_the_rates_that_it_was_begun_with(tmp_path, capsys):
     assert begun(sweep, first) == kept
     shutil.rmtree(first)
     assert begun(sweep, first) == kept
+    assert "first has no best learning rates for these rules" in capsys.readouterr().err
     experiment(first / "project", {**SCORES, ("dfa", 0.001): 1.0})
     assert begun(sweep, first, "--reset_training") == {"bp": 0.001, "dfa": 0.001}
     assert capsys.readouterr().err == ""

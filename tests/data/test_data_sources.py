@@ -259,6 +259,12 @@ def test_folder_scales_16_bit_greys(tmp_path, dtype, suffix):
     assert found == [[[grey] * 3 for grey in row] for row in wanted]
 
 
+def test_folder_leaves_8_bit_greys_in_a_larger_type_as_they_are(tmp_path):
+    greys = np.int32([[0, 128], [200, 255]])
+    found = decoded(Image.fromarray(greys), tmp_path, "tif")
+    assert found == [[[grey] * 3 for grey in row] for row in greys.tolist()]
+
+
 @pytest.mark.parametrize(
     ("greys", "sentence"),
     [
@@ -412,7 +418,7 @@ def test_a_set_unknown_to_tfds_gets_one_sentence(tmp_path):
 @pytest.mark.parametrize("name", ["mnist/nosuchconfig", "mnist:9.9.9", "mnist/no=such"])
 def test_a_configuration_or_version_unknown_to_tfds_gets_one_sentence(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(UserError, match=rf"version as in '{name}' [^\n]*correct it[^\n]*\.$"):
+    with pytest.raises(UserError, match=rf"cannot make '{name}' [^\n]*correct its[^\n]*\.$"):
         data.load(f"tfds:{name}", tmp_path)
 
 

@@ -124,7 +124,7 @@ def test_a_diverged_execution_leaves_its_rule_undecided():
         ),
         (
             ["real", "reversed"],
-            "bp was chosen first on validation, but r1 did better on the test set, and that "
+            "bp was chosen first on validation data, but r1 did better on the test set, and that "
             "difference is real.",
         ),
     ],
@@ -134,6 +134,12 @@ def test_the_verdict_is_one_sentence(leads, sentence):
     board = pd.DataFrame({"algorithm": ["bp", *compared["algorithm"]]})
     assert verdict(board, compared) == sentence
     assert verdict(board.iloc[:0], compared).startswith("No trial is completed yet")
+
+
+def test_a_reversed_lead_by_scores_is_not_said_to_be_of_the_test_set():
+    compared = pd.DataFrame({"algorithm": ["dfa"], "lead": ["reversed"]})
+    said = verdict(pd.DataFrame({"algorithm": ["bp", "dfa"]}), compared, tested=False)
+    assert "but dfa did better over the seeds that both have" in said and "test" not in said
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,34 @@ def test_before_the_test_set_is_used_validation_is_called_what_it_is(tmp_path):
     assert "On validation data alone: bp is best, and its lead over dfa is real." in text
 
 
+@pytest.mark.parametrize(
+    ("objective", "data"), [("error", "training"), ("val_error", "validation")]
+)
+def test_a_reversed_lead_names_the_data_that_it_was_chosen_on(tmp_path, objective, data):
+    """A retraining on all data (--validation=0 --objective=error) validates nothing."""
+    experiment = sweep(tmp_path / "p", ("bp", "dfa"), ("50-50",), (0.1,), 2)
+    record = experiment.record()
+    record["configuration"]["objective"] = objective
+    write_json(experiment.path / "experiment.json", record)
+    for trial, errors in zip(experiment.trials(), ([4, 5.1, 6], [3, 4, 5]), strict=True):
+        for k, error in enumerate(errors):
+            write_json(trial.execution(k).test_file, {"error": error})
+    text = Parsed(page.render([experiment.path])).text
+    assert f"bp was chosen first on {data} data, but dfa did better on the test set" in text
+    assert ("validation data" in text) == (data == "validation")
+
+
+def test_projects_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    """The name follows from the configuration: one command in two folders gives it twice."""
+    folders = [tmp_path / name for name in ("one/p", "two/p", "a/b/r", "c/b/r", "two/q")]
+    for folder in folders:
+        sweep(folder, ("bp",), ("50-50",), (0.1,), 2)
+    parsed = Parsed(page.render(folders))
+    names = ["one/p", "two/p", "a/b/r", "c/b/r", "q"]
+    assert parsed.tables[0][0][1:] == [f"{name}: test error (%)" for name in names]
+    assert all(f"{name} · 1 of 14" in parsed.text for name in names)
+
+
 def test_heat_map_and_all_trials(parsed):
     heat, trials = parsed.tables[2], parsed.tables[4]
     assert heat[0] == ["rule", "50", "50-50"] and len(heat) == 4

@@ -385,6 +385,19 @@ def test_what_cannot_be_together_is_trained_alone(
 
 
 @on_jax
+def test_a_population_that_cannot_go_on_kills_no_trial(data, tmp_path, monkeypatch):
+    """Its trials have begun, and begin again alone."""
+
+    def epoch(*arguments):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(population.Program, "epoch", epoch)
+    tuner = search(tmp_path / "p", data, {"lr": [0.05, 0.02]}, 1, "auto")
+    trials = tuner.experiment.trials()
+    assert [(t.state, t.attempts, t.deaths) for t in trials] == [("completed", 2, 0)] * 2
+
+
+@on_jax
 def test_a_population_has_so_many_members_at_most(data, groups, tmp_path):
     search(tmp_path / "p", data, {"lr": [0.05, 0.02]}, 1, 3)
     assert groups == [2, 2]

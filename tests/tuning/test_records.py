@@ -333,6 +333,22 @@ def test_deaths_count_kills_without_an_epoch_between(experiment):
     assert deaths == [0, 1, 2, 0, 1]
 
 
+def test_what_was_stopped_is_no_death_and_forgives_none(experiment):
+    """Killed, killed, stopped, killed: three deaths; a stop after an epoch begins the count anew."""
+    deaths = []
+    for stopped, epochs in [(0, 0), (0, 0), (1, 0), (0, 0), (1, 1), (0, 0)]:
+        trial = experiment.trial(0, HYPERPARAMETERS)
+        trial.begin()
+        deaths.append(trial.deaths)
+        recorded = len(trial.execution(0).history())
+        for epoch in range(epochs):
+            trial.execution(0).append({"epoch": recorded + epoch + 1, "loss": 0.5})
+        if stopped:
+            experiment.trials()[0].leave()
+    assert deaths == [0, 1, 2, 2, 3, 0]
+    assert experiment.trial(0, HYPERPARAMETERS).killed() == 1
+
+
 def test_trials_and_executions_come_in_the_order_of_their_numbers(experiment):
     for index in (10, 2, 10_000, 9_999):
         experiment.trial(index, {"lr": index}).save()

@@ -323,7 +323,8 @@ def test_workers_share_a_gpu():
     """Each plans its populations by what JAX says that it may take."""
     on_demand = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     assert sharing.environment(0.0) == sharing.environment(1.0) == on_demand
-    assert sharing.environment(0.25) == {**on_demand, "XLA_CLIENT_MEM_FRACTION": "0.225"}
+    fractions = {"XLA_CLIENT_MEM_FRACTION": "0.225", "XLA_PYTHON_CLIENT_MEM_FRACTION": ""}
+    assert sharing.environment(0.25) == {**on_demand, **fractions}
 
 
 def test_the_first_of_equals_keeps_its_weights(tmp_path):

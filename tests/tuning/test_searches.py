@@ -176,6 +176,13 @@ def test_a_rule_with_one_learning_rate_is_a_space_without_the_others(tmp_path, m
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_where_nothing_varies_each_rule_has_its_one_point(kind, tmp_path):
+    built = hypermodel(algorithm=["bp", "dfa"], lr=[0.1, 0.001], rates={"bp": 0.1, "dfa": 0.001})
+    found = points(search(kind, tmp_path, built=built))
+    assert [(p["algorithm"], p["lr"]) for p in found] == [("bp", 0.1), ("dfa", 0.001)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_looked_after_between_any_two_trials(kind, tmp_path):
     """Also where every wave is of one trial alone."""
     looked = []

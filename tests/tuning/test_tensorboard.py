@@ -312,6 +312,27 @@ def test_what_goes_on_after_a_kill_is_one_curve(tmp_path):
 
 
 @pytest.mark.once
+def test_the_dashboard_knows_the_rates_that_rules_were_given(tmp_path):
+    """Each rule's is a hyperparameter of its own, by the same name."""
+    tuner, data = made(tmp_path, GIVEN)
+    tuner = GridSearch(
+        HyperModel(
+            data.input_shape,
+            10,
+            space.choices(GIVEN, "classification", "val_loss"),
+            1,
+            9,
+            rates={"bp": 0.03, "dfa": 0.003},
+        ),
+        directory=tmp_path / "rates",
+        project_name="p",
+    )
+    log = Log(tuner, data)
+    log.declare({"algorithm": "bp", "lr": 0.03}, {"loss": 1.0})
+    (lr,) = [info for info in dashboard(log.path)[0].hparam_infos if info.name == "lr"]
+    assert sorted(lr.domain_discrete) == [0.003, 0.03]
+
+
 def test_a_value_that_was_not_in_the_space_is_declared_when_it_is_met(tmp_path):
     tuner, data = made(tmp_path, {"algorithm": ["bp"], "lr": RATES})
     tuner.search(data, epochs=1, callbacks=Log(tuner, data).callbacks)

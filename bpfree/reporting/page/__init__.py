@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def render(directories: Sequence[str | os.PathLike]) -> str:
     """
     found = {e.path.resolve(): e for directory in directories for e in projects(directory)}
     shown = [Project(experiment) for experiment in found.values()]
+    for project, name in zip(shown, _names([project.path for project in shown]), strict=True):
+        project.name = name
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     # Bokeh refers back to what came before: keys keep their order.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
@@ -64,6 +67,16 @@ def render(directories: Sequence[str | os.PathLike]) -> str:
         css=Markup(_resource("page.css")),
         scripts=[Markup(script) for script in (*_bokeh(), _resource("page.js"))],
     )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, those that repeat with as many of their parents as tell them apart."""
+
+    def repeats(path: Path, depth: int) -> bool:
+        return sum(other.parts[-depth:] == path.parts[-depth:] for other in paths) > 1
+
+    depths = [next(d for d in count(1) if not repeats(path, d)) for path in paths]
+    return ["/".join(path.parts[-d:]) for path, d in zip(paths, depths, strict=True)]
 
 
 def _view(project: Project) -> dict[str, Any]:

@@ -16,15 +16,22 @@ _FEW_SEEDS = 5
 
 def verdict(project: Project) -> str:
     """Which rule is best, and whether the difference is real."""
-    said = comparison.verdict(project.board, project.compared)
+    seen = _chosen_on(project)
+    said = comparison.verdict(
+        project.board, project.compared, chosen_on=seen, tested=project.tested
+    )
     if not len(project.compared) or (project.compared["lead"] == "reversed").any():
         return said
     if project.tested:
         return f"By {project.compared_on.removesuffix(' (%)')}, {said}"
+    return f"On {seen} alone: {said}" if project.is_known else f"By {seen}: {said}"
+
+
+def _chosen_on(project: Project) -> str:
+    """What the sweep selects on."""
     if not project.is_known:
-        return f"By a score of which nothing is recorded: {said}"
-    seen = "validation" if project.objective.startswith("val_") else "training"
-    return f"On {seen} data alone: {said}"
+        return "a score of which nothing is recorded"
+    return "validation data" if project.objective.startswith("val_") else "training data"
 
 
 def figures(project: Project) -> str:
@@ -112,7 +119,7 @@ def _epoch(project: Project) -> str:
 
 
 def _inversion(project: Project) -> Iterator[str]:
-    """Says so where the leader, chosen on validation, is not first on what rules are compared on."""
+    """Says so where the leader, chosen on the objective, is not first on what rules are compared on."""
     sign = -1 if project.maximised else 1
     best = min(project.headline, key=lambda rule: (sign * project.headline[rule].mean, rule))
     if sign * project.headline[best].mean < sign * project.headline[project.leader].mean:
