@@ -205,3 +205,14 @@ def test_default_sweep_has_as_many_points_as_counted_by_hand():
     assert {"bw_init" in point for point in found if point["algorithm"] == "bp"} == {False}
     everything = sweep("classification", {}, "val_loss")
     assert len(everything) == (1 + 3 * 2) * 6 * 4 * 2 * 4 * 4
+
+
+@pytest.mark.once
+def test_a_vit_meets_no_batch_normalisation():
+    """It has none: half of the grid would be the other half once more."""
+    given = {**SMALL, "arch": ["vit", "20"], "batch_norm": [False, True], "algorithm": ["bp"]}
+    found = {(point["arch"], point["batch_norm"]) for point in sweep("classification", given)}
+    assert found == {("vit", False), ("20", False), ("20", True)}
+    given |= {"arch": ["vit"], "batch_norm": [True]}
+    with pytest.raises(UserError, match="A vit has layer normalisation"):
+        sweep("classification", given)
