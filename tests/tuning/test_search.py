@@ -340,7 +340,8 @@ def test_a_trial_does_not_die_of_what_it_was_stopped_for(stop, tmp_path):
     def search():
         kind = trained(GridSearch, course)
         model = hypermodel(EPOCHS, algorithm=["bp"], lr=[0.1])
-        tuner = kind(model, "val_loss", tmp_path, "p", EXECUTIONS, verbose=0)
+        place = {"directory": tmp_path, "project_name": "p", "population": "off"}
+        tuner = kind(model, executions_per_trial=EXECUTIONS, verbose=0, **place)
         tuner.search(DATA, epochs=EPOCHS)
 
     for _ in range(6):
