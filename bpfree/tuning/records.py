@@ -493,7 +493,9 @@ class Trial:
         return self.deaths + 1 if killed else 0
 
     def leave(self) -> None:
-        """Records that the present attempt was stopped, which is no death."""
+        """Records that the present attempt was stopped, which is no death; once."""
+        if self._epochs == _STOPPED:
+            return
         self.deaths = self.deaths if self._recorded() == self._epochs else 0
         self._epochs = _STOPPED
         self.save()

@@ -343,7 +343,7 @@ def test_what_was_stopped_is_no_death_and_forgives_none(experiment):
         recorded = len(trial.execution(0).history())
         for epoch in range(epochs):
             trial.execution(0).append({"epoch": recorded + epoch + 1, "loss": 0.5})
-        if stopped:
+        for _ in range(2 * stopped):  # the second time before it was begun again
             experiment.trials()[0].leave()
     assert deaths == [0, 1, 2, 2, 3, 0]
     assert experiment.trial(0, HYPERPARAMETERS).killed() == 1
